@@ -1,0 +1,1 @@
+"""nuScenes data for BEVFormer: stores, tables, infos, samples, and a synthetic set."""
