@@ -1,0 +1,46 @@
+# Two commands from a fresh machine to a result: `make demo` and `make test`.
+# Everything runs in .venv, which envs/bootstrap.py makes from the hashed lock in envs/locks/.
+PY ?= python3
+VENV := .venv/bin
+ARGS ?=
+FORMATTED := bevrepro model tests envs
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format lock lock-check gpu-check clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  Pass more words with ARGS, e.g. make test ARGS="-k mount"; another interpreter with PY=python3.12.'
+
+venv:  ## Make .venv, or reuse it when it is up to date
+	@$(PY) envs/bootstrap.py
+
+demo: venv  ## From nothing to a report with pictures (minutes, no GPU needed)
+	@$(VENV)/bevrepro demo $(ARGS)
+
+test: venv  ## Run the default tests
+	@$(VENV)/python -m pytest $(ARGS)
+
+lint: venv  ## Check style (ruff) and types (mypy)
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check $(FORMATTED)
+	$(VENV)/mypy
+
+format: venv  ## Rewrite the code in the agreed format
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format $(FORMATTED)
+
+lock: venv  ## Resolve envs/targets/*.toml again into envs/locks/
+	@$(VENV)/python envs/lock.py
+
+lock-check: venv  ## Say whether the locks still match the targets (asks the package index)
+	@$(VENV)/python envs/lock.py --check
+
+gpu-check: venv  ## Run the tests that need a GPU
+	@$(VENV)/python -m pytest -m gpu $(ARGS); rc=$$?; \
+	if [ $$rc -eq 5 ]; then echo 'gpu-check: no GPU test ran: there is none in this tree yet, or ARGS selected none.'; exit 0; fi; \
+	exit $$rc
+
+clean:  ## Remove .venv, caches and built files (results in demo_out and work_dirs stay)
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	find bevrepro model tests envs -name __pycache__ -type d -prune -exec rm -rf {} +
