@@ -1,0 +1,1 @@
+"""Values and seams that every room may use: errors, findings, the machine, processes, paths."""

@@ -1,0 +1,220 @@
+"""The only place where bevrepro starts another program; tests put their own in its place.
+
+`run` waits and captures; `stream` hands over stdout line by line while the program runs. Both give the
+child its own process group and never leave one behind: a timeout, Ctrl-C or a closed iterator ends the
+whole group, politely first.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from bevrepro.core.errors import MachineError
+
+TAIL_LINES = 200
+GRACE_S = 10.0  # what a child gets to finish writing a checkpoint after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished program. `rc` is negative for a signal (-4 is SIGILL, -9 SIGKILL), as in subprocess."""
+
+    rc: int
+    stdout: str
+    stderr: str
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.rc == 0 and not self.timed_out
+
+
+def which(program: str) -> Path | None:
+    """The program's path on PATH, or None."""
+    found = shutil.which(program)
+    return Path(found) if found else None
+
+
+def signal_name(rc: int) -> str | None:
+    """`SIGILL` for -4; None where `rc` is no signal."""
+    if rc >= 0:
+        return None
+    try:
+        return signal.Signals(-rc).name
+    except ValueError:
+        return f"signal {-rc}"
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+    input_text: str | None = None,
+    cwd: Path | None = None,
+) -> Done:
+    """Run to the end and capture both streams (decoded leniently: garbage never raises).
+
+    `env` is the whole environment, not additions. A program that does not start is a MachineError; one
+    that outlives `timeout_s` is killed with its group and reported as `timed_out`.
+    """
+    child = _start(argv, env, cwd, stdin=subprocess.DEVNULL if input_text is None else subprocess.PIPE)
+    timed_out = False
+    try:
+        stdout, stderr = child.communicate(input_text, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        stdout, stderr = _reap(child)
+    except BaseException:
+        end_group(child, grace_s=1.0)
+        raise
+    rc = -signal.SIGKILL if child.returncode is None else child.returncode
+    return Done(rc, stdout, stderr, timed_out)
+
+
+def stream(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    on_stderr: Callable[[str], None] | None = None,
+) -> "Stream":
+    """Start a program and iterate over its stdout lines; `rc` and `stderr_tail` are there afterwards."""
+    return Stream(_start(argv, env, cwd, stdin=subprocess.DEVNULL), on_stderr)
+
+
+class Stream:
+    """stdout of a running program as an iterator of lines without their newline.
+
+    Use it in a `with`: leaving the block early (break, Ctrl-C, an exception) ends the child's process group.
+    """
+
+    def __init__(self, child: "subprocess.Popen[str]", on_stderr: Callable[[str], None] | None) -> None:
+        self._child = child
+        self._on_stderr = on_stderr
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._reader = threading.Thread(target=self._read_stderr, daemon=True)
+        self._reader.start()
+        self._lines = self._iterate()
+        next(self._lines)  # now inside its try block: closing it, even before the first line, ends the child
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def rc(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self._child.returncode
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines of stderr."""
+        return "\n".join(self._tail)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child if it still runs; harmless afterwards."""
+        self._lines.close()
+
+    def _iterate(self) -> Generator[str, None, None]:
+        stdout = self._child.stdout
+        assert stdout is not None
+        try:
+            yield ""  # swallowed by __init__
+            for line in stdout:
+                yield line.rstrip("\r\n")
+            self._child.wait()
+        finally:
+            end_group(self._child)
+            self._reader.join(timeout=1.0)
+            stdout.close()
+
+    def _read_stderr(self) -> None:
+        stderr = self._child.stderr
+        assert stderr is not None
+        with stderr:
+            for line in stderr:
+                self._tail.append(line.rstrip("\r\n"))
+                if self._on_stderr is not None:
+                    self._on_stderr(self._tail[-1])
+
+
+def end_group(child: "subprocess.Popen[str]", grace_s: float = GRACE_S) -> None:
+    """SIGINT, then SIGTERM, then SIGKILL to the child's whole group; nothing where it ended by itself.
+
+    A second Ctrl-C meanwhile moves on to the next signal at once.
+    """
+    if child.poll() is not None:
+        return
+    for number, wait_s in ((signal.SIGINT, grace_s), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+        if child.poll() is not None:
+            break
+        _signal_group(child, number)
+        try:
+            child.wait(timeout=wait_s)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            continue
+    # Grandchildren (data loaders) that outlived their parent.
+    _signal_group(child, signal.SIGKILL)
+
+
+def _signal_group(child: "subprocess.Popen[str]", number: signal.Signals) -> None:
+    try:
+        os.killpg(child.pid, number)  # start_new_session made the child's pid its group's id
+    except (ProcessLookupError, PermissionError):
+        return  # nobody left in it
+
+
+def _reap(child: "subprocess.Popen[str]") -> tuple[str, str]:
+    """After a timeout: what was printed so far. A child stuck in the kernel (a hung driver) is left to it."""
+    _signal_group(child, signal.SIGKILL)
+    try:
+        return child.communicate(timeout=1.0)
+    except subprocess.TimeoutExpired as late:
+        return _text(late.stdout), _text(late.stderr)
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def _start(
+    argv: Sequence[str | Path], env: Mapping[str, str] | None, cwd: Path | None, stdin: int
+) -> "subprocess.Popen[str]":
+    try:
+        return subprocess.Popen(
+            [str(part) for part in argv],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise MachineError(
+            f"could not start {argv[0]}: {error.strerror}",
+            "bevrepro runs it as a program of its own.",
+            "Check that it is installed, on PATH and executable.",
+        ) from error
