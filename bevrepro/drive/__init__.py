@@ -1,0 +1,1 @@
+"""What strings the rooms together: start the model plane, the demo, the report."""

@@ -1,0 +1,109 @@
+"""How a child of the model plane ends, and what becomes of it here."""
+
+import os
+import signal
+
+import pytest
+
+from bevrepro.core.errors import ChildError, DataError, MachineError, UserError
+from bevrepro.drive import launch
+
+HEAD = "import json, os, signal, sys, time\ndef emit(**e): print(json.dumps(e), flush=True)\n"
+
+
+@pytest.fixture
+def verb(monkeypatch, tmp_path):
+    """Run a few lines of Python in place of the model plane."""
+
+    def play(code, on_event=None):
+        script = tmp_path / "child.py"
+        script.write_text(HEAD + code)
+        monkeypatch.setattr(launch, "model_argv", lambda *a, **k: [launch.target_python(), str(script)])
+        return launch.run_model("train", [], on_event=on_event)
+
+    return play
+
+
+def test_result_is_returned_and_the_rest_goes_to_on_event(verb):
+    seen = []
+    result = verb(
+        "emit(event='note', text='hi'); print('Loading tables')\n"
+        "emit(event='progress', task='t', done=1, total=2)\n"
+        "emit(event='result', steps=2)",
+        seen.append,
+    )
+    assert result["steps"] == 2
+    assert [event["event"] for event in seen] == ["note", "text", "progress"]
+
+
+def test_reported_error_keeps_its_class_code_and_sentences(verb):
+    with pytest.raises(DataError) as caught:
+        verb("emit(event='error', exit_code=4, seen='no such file: a', why='w', do='d'); sys.exit(4)")
+    assert (caught.value.seen, caught.value.why, caught.value.do) == ("no such file: a", "w", "d")
+
+
+def test_unknown_exit_code_of_an_error_is_kept(verb):
+    with pytest.raises(UserError) as caught:
+        verb("emit(event='error', exit_code=1, seen='diverged'); sys.exit(1)")
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("name, hint", [("SIGILL", "AVX"), ("SIGKILL", "memory"), ("SIGSEGV", "doctor")])
+def test_signal_is_named_with_a_hint(verb, name, hint):
+    with pytest.raises(ChildError) as caught:
+        verb(f"os.kill(os.getpid(), signal.{name})")
+    assert name in caught.value.seen and hint in caught.value.why
+
+
+def test_traceback_becomes_its_last_line(verb):
+    with pytest.raises(ChildError) as caught:
+        verb("raise ValueError('bad shape')")
+    assert "ValueError: bad shape" in caught.value.seen and "--debug" in caught.value.do
+
+
+def test_missing_package_is_a_machine_error(verb):
+    with pytest.raises(MachineError) as caught:
+        verb("import no_such_torch")
+    assert "no_such_torch" in caught.value.seen
+
+
+def test_wrong_usage_is_exit_code_two(verb):
+    with pytest.raises(UserError) as caught:
+        verb("import argparse; argparse.ArgumentParser().parse_args(['--nope'])")
+    assert caught.value.exit_code == 2 and "--nope" in caught.value.seen
+
+
+def test_success_without_a_result_is_an_error(verb):
+    with pytest.raises(ChildError, match="without a result"):
+        verb("pass")
+
+
+def press_ctrl_c(event):
+    if event.get("text") == "go":
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_first_ctrl_c_lets_the_child_save_and_speak(verb):
+    code = (
+        "try:\n    emit(event='note', text='go'); time.sleep(20)\n"
+        "except KeyboardInterrupt:\n"
+        "    emit(event='error', exit_code=130, seen='Stopped at step 7.', do='Resume'); sys.exit(130)"
+    )
+    with pytest.raises(launch.Interrupted) as caught:
+        verb(code, press_ctrl_c)
+    assert caught.value.seen == "Stopped at step 7." and caught.value.exit_code == 130
+
+
+def test_ctrl_c_on_a_silent_child_is_a_keyboard_interrupt(verb):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        verb("emit(event='note', text='go'); time.sleep(20)", press_ctrl_c)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_child_finds_the_shipped_model_plane_first(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    env = launch.model_env()
+    first, rest = env["PYTHONPATH"].split(os.pathsep)
+    assert os.path.isdir(os.path.join(first, "bevformer")) and rest == "/elsewhere"
+    assert env["BEVREPRO_EVENTS"] == "1"
