@@ -1,0 +1,120 @@
+"""ResNet (He et al., 2016) in its pytorch and caffe styles, with DCNv2 where a stage asks for it.
+
+Keys as in mmdet's ResNet: conv1, bn1, layer1..layer4.
+"""
+from typing import Any, List, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .config import BackboneConfig
+from .errors import ConfigError
+from .micro_backbone import MicroBackbone
+from .ops.modulated_conv import ModulatedDeformConv
+
+_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with a residual.  pytorch style strides in the 3x3, caffe style in the first 1x1."""
+
+    def __init__(self, in_channels: int, planes: int, stride: int, caffe: bool, dcn: bool) -> None:
+        super().__init__()
+        stride1, stride2 = (stride, 1) if caffe else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, stride=stride1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2: nn.Module = (
+            ModulatedDeformConv(planes, planes, stride2) if dcn
+            else nn.Conv2d(planes, planes, 3, stride=stride2, padding=1, bias=False))
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * 4, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * 4)
+        self.downsample = None
+        if stride != 1 or in_channels != planes * 4:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, planes * 4, 1, stride=stride, bias=False), nn.BatchNorm2d(planes * 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = torch.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """(B, 3, H, W) -> the feature maps of `out_stages`, strides 4, 8, 16, 32.
+
+    Batch norm always runs on its stored statistics and never gets a gradient; stem and the first
+    `frozen_stages` stages get none at all (facts: bevformer.md, Presets).
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        if config.depth not in _BLOCKS or config.style not in ("pytorch", "caffe"):
+            raise ConfigError("no ResNet-%s in %s style" % (config.depth, config.style),
+                              do="backbone.depth is 50 or 101, backbone.style pytorch or caffe.")
+        self.out_stages = config.out_stages
+        self.checkpoint_blocks = config.checkpoint_blocks
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        channels = 64
+        for stage, count in enumerate(_BLOCKS[config.depth]):
+            planes = 64 * 2 ** stage
+            blocks: List[nn.Module] = []
+            for index in range(count):
+                stride = 2 if index == 0 and stage > 0 else 1
+                blocks.append(Bottleneck(channels, planes, stride, config.style == "caffe",
+                                         stage in config.dcn_stages))
+                channels = planes * 4
+            setattr(self, "layer%d" % (stage + 1), nn.Sequential(*blocks))
+        self._freeze(config.frozen_stages)
+
+    def _freeze(self, frozen_stages: int) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                if not module.bias is not None:
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                for parameter in module.parameters():
+                    parameter.requires_grad_(False)
+        if frozen_stages >= 0:
+            frozen = [self.conv1, self.bn1] + [getattr(self, "layer%d" % (i + 1)) for i in range(frozen_stages)]
+            for module in frozen:
+                for parameter in module.parameters():
+                    parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ResNet":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, images_BCHW: Tensor) -> Tuple[Tensor, ...]:
+        x = torch.relu(self.bn1(self.conv1(images_BCHW)))
+        x = nn.functional.max_pool2d(x, 3, stride=2, padding=1)
+        outs = []
+        for stage in range(4):
+            for block in getattr(self, "layer%d" % (stage + 1)):
+                x = self._run(block, x)
+            if stage in self.out_stages:
+                outs.append(x)
+        return tuple(outs)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        # Recomputing a block gives the same numbers: no dropout, and batch norm does not move.
+        if self.checkpoint_blocks and x.requires_grad:
+            options: Any = {"use_reentrant": False} if hasattr(torch, "compile") else {}
+            return checkpoint(block, x, **options)  # type: ignore[no-any-return]
+        return block(x)  # type: ignore[no-any-return]
+
+
+def build_backbone(config: BackboneConfig) -> nn.Module:
+    """Raises ConfigError for an unknown kind."""
+    if config.kind == "resnet":
+        return ResNet(config)
+    if config.kind == "micro":
+        return MicroBackbone(config.widths)
+    raise ConfigError("unknown backbone.kind: %r" % config.kind, do="resnet or micro")

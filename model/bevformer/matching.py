@@ -1,0 +1,43 @@
+"""One-to-one assignment of queries to true boxes by lowest cost (DETR; Carion et al., 2020)."""
+from typing import Tuple
+
+import torch
+from torch import Tensor
+
+from .codes import encode_boxes
+from .errors import UserError
+from .types import GroundTruth
+
+
+class DivergedError(UserError):
+    """The network's outputs are no longer finite numbers."""
+
+    exit_code = 9
+
+
+def matching_cost(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> Tensor:
+    """(Q, G): 2 * focal cost + 0.25 * L1 over the first 8 codes (metres, logs, sin, cos; unweighted).
+
+    Source: facts bevformer.md, Matching; mmdet FocalLossCost, BEVFormer BBox3DL1Cost.
+    """
+    p = logits_QK.sigmoid()
+    positive = -(p + 1e-12).log() * 0.25 * (1 - p).pow(2)
+    negative = -(1 - p + 1e-12).log() * 0.75 * p.pow(2)
+    cls_cost = 2.0 * (positive - negative)[:, truth.labels_G]
+    box_cost = 0.25 * torch.cdist(codes_Q10[:, :8], encode_boxes(truth.boxes_G9)[:, :8], p=1)
+    return cls_cost + box_cost
+
+
+def match(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> Tuple[Tensor, Tensor]:
+    """Indices (queries, boxes), both (G,) int64.  Raises DivergedError when a cost is not finite."""
+    from scipy.optimize import linear_sum_assignment  # scipy takes 0.2 s to import; inference never needs it
+
+    with torch.no_grad():
+        cost = matching_cost(logits_QK.float(), codes_Q10.float(), truth).cpu()
+    if not bool(torch.isfinite(cost).all()):
+        raise DivergedError("the matching cost is not a finite number: training has diverged",
+                            "The outputs of the network contain NaN or infinity.",
+                            "Resume from the last checkpoint with a lower learning rate (--cfg-options schedule.lr=...).")
+    rows, columns = linear_sum_assignment(cost.numpy())
+    device = logits_QK.device
+    return torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)

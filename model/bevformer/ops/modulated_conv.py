@@ -1,0 +1,48 @@
+"""Modulated deformable convolution, DCNv2 (Zhu et al., 2019), in plain torch.
+
+B batch, C channels in, O channels out, K taps (row-major), h, w output height and width.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def modulated_deform_conv(input_BCHW: Tensor, offset_B2Khw: Tensor, mask_BKhw: Tensor,
+                          weight_OCkk: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """One group, no bias.  offset: (dy, dx) per tap in input pixels; outside is zero.
+
+    Tap by tap, so that at most one sampled copy of the input is alive in inference.
+    Source: facts bevformer.md, Backbone and neck; mmcv modulated_deform_conv.
+    """
+    B, C, H, W = input_BCHW.shape
+    size = weight_OCkk.shape[-1]
+    h, w = mask_BKhw.shape[-2:]
+    rows = torch.arange(h, device=input_BCHW.device, dtype=input_BCHW.dtype).view(1, h, 1) * stride - padding
+    cols = torch.arange(w, device=input_BCHW.device, dtype=input_BCHW.dtype).view(1, 1, w) * stride - padding
+    out = input_BCHW.new_zeros(B, weight_OCkk.shape[0], h * w)
+    for tap in range(size * size):
+        y = rows + (tap // size) * dilation + offset_B2Khw[:, 2 * tap]
+        x = cols + (tap % size) * dilation + offset_B2Khw[:, 2 * tap + 1]
+        grid = torch.stack([(2 * x + 1) / W - 1, (2 * y + 1) / H - 1], dim=-1)
+        sampled = F.grid_sample(input_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        sampled = sampled * mask_BKhw[:, tap:tap + 1]
+        out = out + weight_OCkk[:, :, tap // size, tap % size] @ sampled.flatten(2)
+    return out.view(B, -1, h, w)
+
+
+class ModulatedDeformConv(nn.Module):
+    """3x3 DCNv2 with its own offset branch; keys `weight`, `conv_offset.{weight,bias}` as in mmcv."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.stride, self.dilation = stride, dilation
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        self.conv_offset = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=dilation, dilation=dilation)
+        nn.init.zeros_(self.conv_offset.weight)
+        nn.init.zeros_(self.conv_offset.bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        both = self.conv_offset(x_BCHW)
+        return modulated_deform_conv(x_BCHW, both[:, :18], both[:, 18:].sigmoid(), self.weight,
+                                     self.stride, self.dilation, self.dilation)
