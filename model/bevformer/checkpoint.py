@@ -96,8 +96,8 @@ def _write(path: str, fill: Callable[[Any], Any]) -> None:
             witness = _Witness(stream)
             try:
                 fill(witness)
-            except RuntimeError:
-                raise witness.error or OSError(errno.EIO, "writing failed")
+            except RuntimeError as error:
+                raise witness.error or OSError(errno.EIO, str(error)) from error
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes 0600

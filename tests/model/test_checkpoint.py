@@ -147,6 +147,7 @@ def test_another_preset_is_recognised_by_its_grid():
 
 def test_latest_follows_the_newest(tmp_path, model):
     for step in (1, 2):
-        save_checkpoint(str(tmp_path / ("iter_%d.pth" % step)), model, meta={"iter": step})
-        link_latest(str(tmp_path / ("iter_%d.pth" % step)))
+        path = str(tmp_path / f"iter_{step}.pth")
+        save_checkpoint(path, model, meta={"iter": step})
+        link_latest(path)
     assert load_checkpoint(str(tmp_path / "latest.pth"))["meta"] == {"iter": 2}
