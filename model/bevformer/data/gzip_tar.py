@@ -1,55 +1,127 @@
-"""Random access into a .tgz: seek points every MiB, made in one pass that also checks the whole archive.
+"""Random access into a .tgz through seek points a MiB apart, made once by `gzip_index` and kept in the cache.
 
-The decoder is rapidgzip, which ratarmount (and its in-process library ratarmountcore) reads gzip with.
-It is used directly because ratarmountcore jumps from header to header while it indexes, and so never
-sees that a checksum fails; reading straight through costs the same decompression and finds it.
-Seek points and member list are kept in the cache folder under a name made from real path, size and
-time of change, never beside the data.
+The cache's names are made from real path, size and time of change; nothing is written beside the data.
 """
+
 import atexit
 import ctypes
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import weakref
 from typing import Any, Dict, Optional, Tuple
 
-from ..errors import DataError, DiskError
-from .tar_index import REDO, Scan, Source, Span, columns, scan
+from bevformer.errors import DataError, DiskError
 
-SPACING_BYTES = 1 << 20  # memory and random reads/s against the default of 16 MiB: facts, mounting.md
-_FORMAT = 1
+from .gzip_index import SPACING_BYTES, GzipSource, damaged, open_gzip, require_rapidgzip
+from .tar_index import Span
+
+_FORMAT = 1  # of what is kept; part of the key
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def cache_dir() -> str:
-    """$BEVREPRO_CACHE_DIR, else bevrepro/ in the user's cache folder."""
-    named = os.environ.get("BEVREPRO_CACHE_DIR")
-    if named:
-        return named
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    """$BEVREPRO_CACHE or bevrepro/ in the user's cache folder, as `bevrepro.core.paths.cache_dir`."""
+    if os.environ.get("BEVREPRO_CACHE"):
+        return os.path.abspath(os.path.expanduser(os.environ["BEVREPRO_CACHE"]))
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not base.startswith("/"):  # the XDG rules ask to ignore a relative path
+        base = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "bevrepro")
 
 
-def _rapidgzip(path: str) -> Any:
+def index(path: str) -> Tuple[Dict[str, Span], str]:
+    """Files of the tar inside and the path of its seek points; from the cache when nothing changed.
+
+    Raises DataError for an archive that is cut, fails its checksum, or holds no tar; DiskError where
+    the cache cannot be written.
+    """
+    folder = os.path.join(cache_dir(), "gzip")
+    stem = os.path.join(folder, _key(path))
+    files = _cached(stem)
+    if files is not None:
+        return files, stem + ".gzi"
     try:
-        import rapidgzip
-    except ImportError:
-        raise DataError(
-            "%s is a gzip archive, and this Python has no rapidgzip to read it with" % path,
-            "Without it every image would be decompressed from the archive's start.",
-            "python -m pip install ratarmountcore rapidgzip   (or repack the archive to a plain .tar)") from None
-    return rapidgzip
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as work:
+            _build(path, work)
+            os.replace(os.path.join(work, "seek_points"), stem + ".gzi")
+            os.replace(os.path.join(work, "members.json"), stem + ".members.json")  # makes the other valid
+    except OSError as error:
+        raise _no_cache(folder, error.strerror or str(error)) from error
+    files = _cached(stem)
+    if files is None:
+        raise _no_cache(folder, "what was written there is not there")
+    return files, stem + ".gzi"
+
+
+def _key(path: str) -> str:
+    real = os.path.realpath(path)
+    found = os.stat(real)
+    text = "%d|%s|%d|%d|%d" % (_FORMAT, real, found.st_size, found.st_mtime_ns, SPACING_BYTES)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _cached(stem: str) -> Optional[Dict[str, Span]]:
+    """The member list, if it and the seek points it was written with are both whole."""
+    try:
+        with open(stem + ".members.json") as file:
+            kept = json.load(file)
+        if os.path.getsize(stem + ".gzi") != kept["seek_points_bytes"]:
+            return None
+        rows = zip(kept["names"], kept["offsets"], kept["sizes"])
+        return {name: Span(offset, size) for name, offset, size in rows}
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        KeyError,
+    ):  # not there or not whole: made again
+        return None
+
+
+def _build(path: str, work: str) -> None:
+    """Run `gzip_index` in a child and turn how it ended into an error here."""
+    require_rapidgzip(path)  # a missing rapidgzip is said before anything starts
+    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([_PACKAGES] + others))
+    argv = [sys.executable, "-m", "bevformer.data.gzip_index", path, work]
+    child = subprocess.run(argv, env=env, capture_output=True)
+    if child.returncode == 0:
+        return
+    said = json.loads(child.stdout) if child.stdout.startswith(b"{") else {}
+    if said.get("kind") == "data":
+        raise DataError(said["seen"], said["why"], said["do"])
+    if said.get("kind") == "os":
+        raise OSError(said["errno"], said["seen"])
+    if child.returncode == -6:  # std::terminate
+        raise damaged(path, "the decoder gave up on it")
+    tail = child.stderr.decode("utf-8", "replace").strip().split("\n")[-1]
+    raise DataError(
+        "indexing %s ended with status %d: %s" % (path, child.returncode, tail),
+        "-9 is most often the system short of memory.",
+        "Run the command again with more memory free.",
+    )
+
+
+def _no_cache(folder: str, what: str) -> DiskError:
+    return DiskError(
+        "cannot keep the seek points of a .tgz in %s: %s" % (folder, what),
+        "Without them every image would be decompressed from the archive's start.",
+        "Free some space there, or set BEVREPRO_CACHE to another folder.",
+    )
 
 
 class _Decoder:
-    """One open rapidgzip file.  Closed at exit: its threads abort an interpreter that ends under them."""
+    """One open decoder of this process, registered so that it is closed before the interpreter ends."""
 
-    def __init__(self, path: str, seek_points: Optional[str] = None) -> None:
-        self.file = _rapidgzip(path).RapidgzipFile(path, parallelization=1, chunk_size=SPACING_BYTES)
-        if seek_points:
-            self.file.import_index(seek_points)
+    def __init__(self, path: str, seek_points: str) -> None:
+        self.file = open_gzip(path)
+        self.file.import_index(seek_points)
         _open_decoders.add(self)
 
     def close(self) -> None:
@@ -79,135 +151,13 @@ def _forget_decoders() -> None:
 os.register_at_fork(after_in_child=_forget_decoders)
 
 
-class _GzipSource(Source):
-    """The decompressed tar, straight through; a failed checksum is an error of the archive."""
-
-    def __init__(self, file: Any, path: str) -> None:
-        self.file = file
-        self.path = path
-
-    def read(self, size: int) -> bytes:
-        pieces = []
-        while size:
-            try:
-                piece = self.file.read(min(size, SPACING_BYTES))
-            except (ValueError, RuntimeError, OSError, EOFError) as error:  # what rapidgzip's C++ turns into
-                raise DataError(
-                    "%s is damaged: %s" % (self.path, str(error).strip().split("\n")[0]),
-                    "Some of its files would be wrong.", REDO) from error
-            if not piece:
-                break
-            pieces.append(piece)
-            size -= len(piece)
-            self.position += len(piece)
-        return b"".join(pieces) if len(pieces) != 1 else pieces[0]
-
-    def skip(self, size: int) -> bool:
-        while size:
-            got = len(self.read(min(size, SPACING_BYTES)))
-            if not got:
-                return False
-            size -= got
-        return True
-
-
-def _key(path: str) -> str:
-    real = os.path.realpath(path)
-    found = os.stat(real)
-    text = "%d|%s|%d|%d|%d" % (_FORMAT, real, found.st_size, found.st_mtime_ns, SPACING_BYTES)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _check_trailer(path: str, total: int) -> None:
-    """ISIZE, the last four bytes, is the decompressed size modulo 2**32 (RFC 1952)."""
-    with open(path, "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        stored = int.from_bytes(file.read(4), "little")
-    if stored != total % (1 << 32):
-        raise DataError(
-            "%s is cut short: its trailer says %d bytes, it holds %d" % (path, stored, total % (1 << 32)),
-            "The end of the archive is missing or was changed.", REDO)
-
-
-def _cached(stem: str) -> Optional[Dict[str, Span]]:
-    """The member list, if it and the seek points it was written with are both whole."""
-    try:
-        with open(stem + ".members.json") as file:
-            kept = json.load(file)
-        if os.path.getsize(stem + ".gzi") != kept["seek_points_bytes"]:
-            return None
-        return {name: Span(offset, size)
-                for name, offset, size in zip(kept["names"], kept["offsets"], kept["sizes"])}
-    except (FileNotFoundError, ValueError, KeyError):  # not there or not whole: made again
-        return None
-
-
-def _no_cache(folder: str, error: OSError) -> DiskError:
-    return DiskError(
-        "cannot keep the seek points of a .tgz in %s: %s" % (folder, error.strerror or error),
-        "Without them every image would be decompressed from the archive's start.",
-        "Free some space there, or set BEVREPRO_CACHE_DIR to another folder.")
-
-
-def _write(stem: str, decoder: _Decoder, found: Scan) -> None:
-    """Seek points first; the member list, which makes them valid, last."""
-    folder = os.path.dirname(stem)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        os.close(handle)
-        decoder.file.export_index(temporary)
-        size = os.path.getsize(temporary)
-        os.replace(temporary, stem + ".gzi")
-        names, offsets, sizes = columns(found.files)
-        kept = {"format": _FORMAT, "seek_points_bytes": size, "names": names, "offsets": offsets, "sizes": sizes}
-        with open(temporary, "w") as file:
-            json.dump(kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, stem + ".members.json")
-    except OSError as error:
-        raise _no_cache(folder, error) from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def _stem(path: str) -> str:
-    folder = os.path.join(cache_dir(), "gzip")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise _no_cache(folder, error) from error
-    return os.path.join(folder, _key(path))
-
-
-def index(path: str) -> Tuple[Dict[str, Span], str]:
-    """Files of the tar inside and the path of its seek points; from the cache when nothing changed.
-
-    Raises DataError for an archive that is cut, fails its checksum, or holds no tar.
-    """
-    stem = _stem(path)
-    files = _cached(stem)
-    if files is None:
-        decoder = _Decoder(path)
-        try:
-            source = _GzipSource(decoder.file, path)
-            found = scan(source, path)
-            _check_trailer(path, source.position)
-            _write(stem, decoder, found)
-        finally:
-            decoder.close()
-        files = found.files
-    return files, stem + ".gzi"
-
-
 class GzipReader:
-    """Reads spans; opens its own decoder in every process, since threads and position do not survive a fork."""
+    """Reads spans; a decoder per process, since its threads and position do not survive a fork."""
 
     def __init__(self, path: str, seek_points: str) -> None:
         self.path = path
         self.seek_points = seek_points
+        self._stamp = _stamp(path)
         self._reset()
 
     def _reset(self) -> None:
@@ -215,18 +165,27 @@ class GzipReader:
         self._lock = threading.Lock()
         _readers.add(self)
 
-    def __getstate__(self) -> Dict[str, str]:
-        return {"path": self.path, "seek_points": self.seek_points}
+    def __getstate__(self) -> Dict[str, Any]:
+        return {"path": self.path, "seek_points": self.seek_points, "_stamp": self._stamp}
 
-    def __setstate__(self, state: Dict[str, str]) -> None:
-        self.path = state["path"]
-        self.seek_points = state["seek_points"]
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._reset()
 
     def read(self, span: Span) -> bytes:
-        """Fewer bytes than the span says mean a damaged archive; the caller reports it."""
+        """One file; fewer bytes than the span says mean a damaged archive, which the caller reports."""
         with self._lock:
+            if _stamp(self.path) != self._stamp:  # rapidgzip may end the process on a file cut under it
+                raise DataError("%s changed while it was in use" % self.path, do="Run the command again.")
             if self._decoder is None:
                 self._decoder = _Decoder(self.path, self.seek_points)
             self._decoder.file.seek(span.offset)
-            return _GzipSource(self._decoder.file, self.path).read(span.size)
+            return GzipSource(self._decoder.file, self.path).read(span.size)
+
+
+def _stamp(path: str) -> Tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise DataError("%s: %s" % (path, error.strerror), "It was there when it was opened.") from error
+    return found.st_size, found.st_mtime_ns

@@ -6,6 +6,7 @@
 A Store can be pickled and read from forked workers and threads: plain reads go through pread, and
 what has a position (gzip, zip) is opened again in every process.
 """
+
 import errno
 import os
 import stat
@@ -14,7 +15,8 @@ import zipfile
 from bisect import bisect_left
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 
-from ..errors import DataError
+from bevformer.errors import DataError
+
 from . import gzip_tar
 from .tar_index import REDO, PlainSource, Span, looks_like_tar, safe_name, scan
 
@@ -107,7 +109,7 @@ class _Indexed(Root):
     def under(self, folder: str) -> List[str]:
         names = self.files()
         end = bisect_left(names, folder[:-1] + "0") if folder else len(names)  # "0" follows "/"
-        return names[bisect_left(names, folder):end]
+        return names[bisect_left(names, folder) : end]
 
 
 class TarStore(_Indexed):
@@ -210,8 +212,11 @@ class ZipStore(_Indexed):
             try:
                 self._zip = zipfile.ZipFile(self.path)
             except (zipfile.BadZipFile, OSError, ValueError) as error:
-                raise DataError("%s cannot be read as a zip: %s" % (self.path, error),
-                                "It is cut short, damaged, or no zip.", REDO) from error
+                raise DataError(
+                    "%s cannot be read as a zip: %s" % (self.path, error),
+                    "It is cut short, damaged, or no zip.",
+                    REDO,
+                ) from error
         return self._zip
 
     def _names(self) -> Dict[str, Any]:
@@ -251,14 +256,15 @@ class Store:
             raise DataError(
                 "%s is in none of: %s" % (name, ", ".join(root.path for root in self.roots)),
                 "The tables or infos name it, so the data set is not complete or of another version.",
-                "Add the archive that holds it as one more --data-root.")
+                "Add the archive that holds it as one more --data-root.",
+            )
         return root.read(clean)
 
     def names(self, prefix: str = "") -> List[str]:
         """Sorted names of the files under a folder, e.g. `can_bus/`; all of them for the empty prefix."""
         folder = safe_name(prefix, "the request")
         folder = folder + "/" if folder else ""
-        return sorted(set(name for root in self.roots for name in root.under(folder)))
+        return sorted({name for root in self.roots for name in root.under(folder)})
 
     def local_path(self, name: str) -> Optional[str]:
         """The real path where the winning root is a folder, else None."""
@@ -288,8 +294,10 @@ def _reopen(path: str, stamp: Any) -> int:
 
 def dead_mount(path: str) -> DataError:
     return DataError(
-        "%s is a mount whose program has died" % path, "Nothing can be read from it.",
-        "bevrepro data umount %s   and mount it again" % path)
+        "%s is a mount whose program has died" % path,
+        "Nothing can be read from it.",
+        "bevrepro data umount %s   and mount it again" % path,
+    )
 
 
 def missing(path: str, error: OSError) -> DataError:
@@ -298,7 +306,8 @@ def missing(path: str, error: OSError) -> DataError:
     return DataError(
         "cannot open the data at %s: %s" % (path, error.strerror),
         "--data-root takes a folder, a .tgz, .tar.gz, .tar or .zip, and may be given several times.",
-        "Check the path.")
+        "Check the path.",
+    )
 
 
 def _open_archive(path: str) -> Root:
@@ -315,7 +324,9 @@ def _open_archive(path: str) -> Root:
         return TarStore(path)
     raise DataError(
         "%s is neither a tar, a gzip-compressed tar nor a zip" % path,
-        "It begins with %r." % head[:8], "Is it the right file? " + REDO)
+        "It begins with %r." % head[:8],
+        "Is it the right file? " + REDO,
+    )
 
 
 def open_root(path: str) -> Root:

@@ -1,16 +1,23 @@
 """`python -m bevformer store`: look into a data root as the data set would read it."""
+
 import argparse
 import sys
 from typing import List
 
-from ..talk import Talk
+from bevformer.talk import Talk
+
 from .store import Store, open_store
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bevformer store", description=__doc__)
-    made.add_argument("--data-root", action="append", required=True, metavar="FOLDER_OR_ARCHIVE",
-                      help="may be repeated; where two hold a file, the last one wins")
+    made.add_argument(
+        "--data-root",
+        action="append",
+        required=True,
+        metavar="FOLDER_OR_ARCHIVE",
+        help="may be repeated; where two hold a file, the last one wins",
+    )
     what = made.add_mutually_exclusive_group()
     what.add_argument("--list", metavar="PREFIX", help="names of the files under a folder, one a line")
     what.add_argument("--cat", metavar="NAME", help="write one file to stdout")

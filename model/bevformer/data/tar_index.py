@@ -6,10 +6,11 @@ word, so this scanner accepts an archive only when it is whole to its end blocks
 
 Format: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU long names; 512-byte blocks.
 """
+
 import os
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from ..errors import DataError
+from bevformer.errors import DataError
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -69,7 +70,8 @@ def safe_name(raw: str, path: str) -> str:
         raise DataError(
             "%s holds an entry named %r" % (path, raw),
             "Such a name points outside the data root; official archives have none.",
-            "Do not use this archive. " + REDO)
+            "Do not use this archive. " + REDO,
+        )
     return "/".join(parts)
 
 
@@ -86,14 +88,18 @@ def _number(field: bytes, path: str, position: int) -> int:
 def _broken(path: str, position: int) -> DataError:
     return DataError(
         "%s: broken header at byte %d" % (path, position),
-        "Everything behind a broken header would be missing without a word.", REDO)
+        "Everything behind a broken header would be missing without a word.",
+        REDO,
+    )
 
 
 def _cut(path: str, position: int, name: str = "") -> DataError:
     where = " inside %s" % name if name else ""
     return DataError(
         "%s is cut short: it ends at byte %d%s, before its end blocks" % (path, position, where),
-        "The rest of its files is missing.", REDO)
+        "The rest of its files is missing.",
+        REDO,
+    )
 
 
 def _checked(header: bytes, path: str, position: int) -> bytes:
