@@ -1,0 +1,242 @@
+"""`eval`: one pass over the frames in stream order with video memory, then the official score.
+
+    eval CONFIG CKPT --data-root R... --infos FILE|DIR [--split val] [--subset all ...] [--out DIR]
+
+Writes DIR/results_nusc.json (every sample that was run), DIR/metrics/<subset>/metrics_summary.json and
+DIR/eval.json.
+"""
+
+import argparse
+import json
+import os
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from .checkpoint import load_checkpoint, write_atomically
+from .config import Config, from_dict, override, preset
+from .errors import CheckpointError, ConfigError, DataError
+from .results import ResultsWriter, format_sample
+from .talk import Talk
+from .types import Detections, Frame, VideoMemory
+
+SUBSETS = ("all", "labelled", "between")
+Step = Callable[[Frame, Optional[VideoMemory]], Tuple[Detections, VideoMemory]]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="eval", description="Evaluate a checkpoint with nuscenes-devkit.")
+    parser.add_argument("config", help="a preset, or the config.json of a work folder")
+    parser.add_argument("checkpoint")
+    parser.add_argument("--data-root", action="append", required=True, help="folder or archive; repeatable")
+    parser.add_argument("--infos", required=True, help="a prepared file, or the folder that holds both")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="which file of that folder")
+    parser.add_argument("--subset", action="append", choices=SUBSETS, help="what to score; repeatable")
+    parser.add_argument("--out", help="default: a folder `eval` beside the checkpoint")
+    parser.add_argument("--format-only", action="store_true", help="write the results, score nothing")
+    parser.add_argument("--eval", nargs="+", choices=("bbox",), default=["bbox"])
+    parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--gpus", type=int, default=1 if torch.cuda.is_available() else 0)
+    parser.add_argument(
+        "--workers", type=int, help="processes that load images (default: 4 with a GPU, else 0)"
+    )
+    parser.add_argument("--limit", type=int, help="run only the first N frames")
+    args = parser.parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        parser.error("--limit has to be at least 1")
+    args.subset = list(dict.fromkeys(args.subset or ["all"]))
+    args.out = args.out or os.path.join(os.path.dirname(os.path.abspath(args.checkpoint)), "eval")
+    return args
+
+
+def main(argv: Sequence[str], talk: Talk) -> int:
+    args = parse(argv)
+    from .data.dataset import NuScenesQueue
+    from .data.infos import load_infos
+    from .data.store import open_store
+
+    config = override(read_config(args.config), args.cfg_options)
+    device = choose_device(args.gpus, talk)
+    store = open_store(args.data_root)
+    infos = load_infos(infos_file(args.infos, args.split))
+    dataset = NuScenesQueue(infos, store, config, training=False)
+    step = load_model(config, args.checkpoint, device)
+    os.makedirs(args.out, exist_ok=True)
+    path = os.path.join(args.out, "results_nusc.json")
+    scoring = None if args.format_only else Scoring(infos, dataset, store, args, talk)
+    started_s = time.monotonic()
+    tokens = run_stream(step, infos, dataset, path, device, args, talk)
+    seconds = time.monotonic() - started_s
+    talk.note("%d frames in %.1f s on %s; results in %s" % (len(tokens), seconds, device, path))
+    scores = scoring.run(path, tokens) if scoring else {}
+    if scoring:
+        write_atomically(os.path.join(args.out, "eval.json"), json.dumps(scores, indent=2))
+    talk.result(
+        results=path,
+        out=args.out,
+        num_samples=len(tokens),
+        seconds=round(seconds, 2),
+        device=str(device),
+        metrics=scores,
+    )
+    return 0
+
+
+def read_config(name: str) -> Config:
+    """A preset's name, or the path of a config.json as training leaves it in its work folder."""
+    if not name.endswith(".json"):
+        return preset(name)
+    try:
+        with open(name) as file:
+            return from_dict(json.load(file))
+    except FileNotFoundError:
+        raise ConfigError(
+            "no configuration at %s" % name, do="Give a preset's name or a work folder's config.json."
+        ) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError("%s is not a configuration (%s)" % (name, error)) from None
+
+
+def choose_device(gpus: int, talk: Talk) -> torch.device:
+    """The one device to run on.  Raises ConfigError when a GPU was asked for and torch sees none."""
+    if gpus <= 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "--gpus %d, but torch %s sees no GPU here" % (gpus, torch.__version__),
+            do="Run with --gpus 0, or see `bevrepro doctor`.",
+        )
+    if gpus > 1:
+        # Upstream cuts the stream into one piece per GPU and loses the history at every cut.
+        talk.note(
+            "Evaluation runs on one GPU: the history then reaches every frame; %d stay idle." % (gpus - 1)
+        )
+    return torch.device("cuda", 0)
+
+
+def infos_file(path: str, split: str) -> str:
+    if os.path.isdir(path):
+        path = os.path.join(path, "nuscenes_infos_temporal_%s.pkl" % split)
+    if not os.path.isfile(path):
+        raise DataError("no prepared file at %s" % path, do="Make it with `bevrepro data prepare`.")
+    return path
+
+
+def load_model(config: Config, checkpoint: str, device: torch.device) -> Step:
+    """The model's `step` with the checkpoint's weights.  Raises CheckpointError."""
+    if checkpoint == "none":
+        raise CheckpointError(
+            "eval needs a checkpoint, not 'none'",
+            "Fresh weights depend on how they were drawn.",
+            "Training saves them as iter_0.pth before the first step: evaluate that file.",
+        )
+    from .detector import build_model
+
+    model = build_model(config)
+    load_checkpoint(checkpoint, model)
+    step: Step = model.to(device).eval().step
+    return step
+
+
+class _Frames(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Test frames by position, for a DataLoader (which keeps the order)."""
+
+    def __init__(self, dataset: Any, count: int) -> None:
+        self._dataset, self._count = dataset, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Frame:
+        frame: Frame = self._dataset.test_frame(index)
+        return frame
+
+
+def _as_it_is(frame: Frame) -> Frame:
+    return frame
+
+
+def run_stream(
+    step: Step,
+    infos: Any,
+    dataset: Any,
+    path: str,
+    device: torch.device,
+    args: argparse.Namespace,
+    talk: Talk,
+) -> List[str]:
+    """Runs the frames in the order of the infos, writes the results file, returns the tokens in it."""
+    count = min(len(dataset), args.limit or len(dataset))
+    if not count:
+        raise DataError("the infos hold no frames", do="Prepare them again with `bevrepro data prepare`.")
+    workers = args.workers if args.workers is not None else (4 if device.type == "cuda" else 0)
+    loader = DataLoader(_Frames(dataset, count), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    memory: Optional[VideoMemory] = None
+    scenes: List[str] = []
+    tokens: List[str] = []
+    with ResultsWriter(path) as writer:
+        for index, frame in enumerate(loader):
+            detections, memory = step(frame, memory)
+            writer.add(frame.meta.sample_token, format_sample(detections.cpu(), infos.infos[index]))
+            tokens.append(frame.meta.sample_token)
+            if not scenes or scenes[-1] != frame.meta.scene_token:
+                scenes.append(frame.meta.scene_token)
+            talk.progress("eval", index + 1, count)
+    if len(scenes) > len(set(scenes)):
+        talk.note(
+            "Frames of %d scenes interleave in time: the history was dropped %d times more than needed."
+            % (len(set(scenes)), len(scenes) - len(set(scenes)))
+        )
+    return tokens
+
+
+class Scoring:
+    """Reads the ground truth before the model runs, so that wrong data is noticed in seconds, not hours."""
+
+    def __init__(self, infos: Any, dataset: Any, store: Any, args: argparse.Namespace, talk: Talk) -> None:
+        from . import devkit
+
+        self._out, self._subsets, self._limited, self._talk = args.out, args.subset, bool(args.limit), talk
+        self._nusc = devkit.load_ground_truth(store, infos.version, talk)
+        tokens = [info["token"] for info in infos.infos]
+        self._split, members = devkit.split_of(self._nusc, tokens)
+        if not args.limit and "all" in args.subset and set(tokens) != set(members):
+            raise DataError(
+                "the infos hold %d of the %d samples of %s" % (len(set(tokens)), len(members), self._split),
+                "nuScenes scores a split as a whole: a number on a part of it compares with nothing.",
+                "Prepare the infos again from the complete data, or say --limit %d to score a part."
+                % len(tokens),
+            )
+        self._of_subset = {
+            "all": tokens,
+            "labelled": [tokens[i] for i in dataset.labelled_indices()],
+            "between": [tokens[i] for i in dataset.between_indices()],
+        }
+        for name in args.subset:
+            if not self._of_subset[name]:
+                raise DataError(
+                    "no frames in the subset %r" % name,
+                    "With data.label_every = 1 every frame is a labelled one.",
+                    "Use --subset all.",
+                )
+
+    def run(self, results_path: str, tokens_run: Sequence[str]) -> Dict[str, Any]:
+        """Scores by subset; a number on fewer frames than the subset has is marked `complete: false`."""
+        from . import devkit
+
+        scores: Dict[str, Any] = {}
+        was_run = set(tokens_run)
+        for name in self._subsets:
+            tokens = [token for token in self._of_subset[name] if token in was_run]
+            if not tokens:
+                raise DataError(
+                    "none of the %d frames that were run is in the subset %r" % (len(was_run), name),
+                    do="Raise --limit.",
+                )
+            self._talk.note("Scoring %d frames (%s of %s)" % (len(tokens), name, self._split))
+            folder = os.path.join(self._out, "metrics", name)
+            scores[name] = devkit.score(self._nusc, results_path, tokens, self._split, folder, self._talk)
+            scores[name].update(complete=len(tokens) == len(self._of_subset[name]), world_size=1)
+        return scores
