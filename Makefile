@@ -1,6 +1,8 @@
 # Two commands from a fresh machine to a result: `make demo` and `make test`.
 # Everything runs in .venv, which envs/bootstrap.py makes from the hashed lock in envs/locks/.
 PY ?= python3
+# A PY given by hand is the interpreter to build on; the default only starts the search for one.
+CHOSEN := $(if $(filter file,$(origin PY)),,--python $(PY))
 VENV := .venv/bin
 ARGS ?=
 FORMATTED := bevrepro model tests envs
@@ -13,7 +15,7 @@ help:  ## Show this list
 	@echo '  Pass more words with ARGS, e.g. make test ARGS="-k mount"; another interpreter with PY=python3.12.'
 
 venv:  ## Make .venv, or reuse it when it is up to date
-	@$(PY) envs/bootstrap.py
+	@$(PY) envs/bootstrap.py $(CHOSEN)
 
 demo: venv  ## From nothing to a report with pictures (minutes, no GPU needed)
 	@$(VENV)/bevrepro demo $(ARGS)
