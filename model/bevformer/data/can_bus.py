@@ -1,0 +1,90 @@
+"""The 18 numbers of ego motion that BEVFormer reads, as upstream's converter and data set make them.
+
+[0:3] ego translation, [3:7] ego rotation (w, x, y, z), [7:10] acceleration, [10:13] rotation rate,
+[13:16] velocity, [16] yaw in radians, [17] yaw in degrees, both of [0, 360).
+The prepared file keeps what the CAN pose message says; `with_ego_pose` overwrites [0:7], [16], [17] on load.
+"""
+import re
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from ..errors import DataError
+from .geometry import heading
+from .store import Store
+from .tables import read_json
+
+# Scenes for which nuScenes has no CAN data (devkit's can_blacklist): 15 train and 6 test scenes.
+WITHOUT_CAN = frozenset(list(range(161, 169)) + list(range(170, 177)) + list(range(309, 315)))
+
+
+def pose_messages(store: Store, scene_name: str) -> Optional[List[Dict[str, Any]]]:
+    """The pose messages of a scene; None where there are none (the devkit refuses the same scenes)."""
+    if not re.match(r"^scene-\d{4}$", scene_name) or int(scene_name[-4:]) in WITHOUT_CAN:
+        return None
+    path = "can_bus/%s_pose.json" % scene_name
+    if not store.exists(path):
+        return None
+    messages = read_json(store, path)
+    if not isinstance(messages, list):
+        raise DataError("%s is not a list of messages" % path, do="Unpack can_bus.zip again.")
+    for message in messages:
+        _check(message, path)
+    return messages or None
+
+
+def _check(message: Any, path: str) -> None:
+    wanted = {"pos": 3, "orientation": 4, "accel": 3, "rotation_rate": 3, "vel": 3}
+    fits = isinstance(message, dict) and "utime" in message and set(message) == set(wanted) | {"utime"} and all(
+        len(message[key]) == length for key, length in wanted.items())
+    if not fits:
+        raise DataError("%s holds a message of another form" % path,
+                        "A pose message has utime, pos, orientation, accel, rotation_rate and vel.",
+                        "Unpack can_bus.zip again.")
+
+
+def can_bus_at(messages: Optional[Sequence[Dict[str, Any]]], timestamp_us: int) -> np.ndarray:
+    """(18,) as upstream's converter writes it; zeros for a scene without messages.
+
+    Position and rotation come from the last message not after the sample.  Quirk, kept for parity: the rest
+    comes from the loop variable, which is the message *after* that one unless the messages end first.
+    """
+    if not messages:
+        return np.zeros(18)
+    last = loop = messages[0]
+    for loop in messages:
+        if loop["utime"] > timestamp_us:
+            break
+        last = loop
+    numbers: List[float] = list(last["pos"]) + list(last["orientation"])
+    for key in last:
+        if key not in ("utime", "pos", "orientation"):
+            numbers.extend(loop[key])
+    return np.array(numbers + [0.0, 0.0], dtype=np.float64)
+
+
+def with_ego_pose(can_bus_18: np.ndarray, translation: np.ndarray, rotation_wxyz: np.ndarray) -> np.ndarray:
+    """A copy with [0:7], [16] and [17] from the ego pose."""
+    out = np.array(can_bus_18, dtype=np.float64)
+    out[:3] = translation
+    out[3:7] = rotation_wxyz
+    yaw_deg = float(heading(rotation_wxyz)) / np.pi * 180
+    if yaw_deg < 0:
+        yaw_deg += 360
+    out[16] = yaw_deg / 180 * np.pi
+    out[17] = yaw_deg
+    return out
+
+
+def queue_differences(can_bus_Q18: np.ndarray, scene_tokens: Sequence[str]) -> np.ndarray:
+    """A training queue's absolute rows -> [0:3] and [17] relative to the frame before in the queue.
+
+    The first row and the first of another scene get zeros.  A wrap of the yaw stays as about +-360.
+    """
+    absolute = np.asarray(can_bus_Q18, dtype=np.float64)
+    out = absolute.copy()
+    moving = [0, 1, 2, 17]
+    for i in range(len(out)):
+        same = i > 0 and scene_tokens[i] == scene_tokens[i - 1]
+        out[i, moving] = absolute[i, moving] - absolute[i - 1, moving] if same else 0.0
+    return out

@@ -1,0 +1,217 @@
+"""Keyframes and training queues from prepared infos and a store of images.
+
+Source: BEVFormer's `CustomNuScenesDataset` at 66b65f3 (facts: bevformer.md, Data and ego motion).
+"""
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+
+from ..boxes import wrap_angle
+from ..config import Config
+from ..errors import DataError
+from ..types import CAMERAS, CLASSES, Frame, FrameMeta, GroundTruth, Sample
+from . import transforms
+from .can_bus import queue_differences, with_ego_pose
+from .geometry import rigid_inverse, rigid_of
+from .infos import Info, Infos, image_name
+from .store import Store
+
+# nuScenes' principal points lie within 6 % of the middle; an image scaled to 80 % without its calibration is
+# off by 10 % or more.
+MAX_OFF_CENTRE = 0.1
+
+
+class NuScenesQueue:
+    """All frames of an infos file, in time order; `len` is their number.
+
+    The only thing kept between calls is, with `cache_frames`, the decoded uint8 images (for tiny sets: six
+    images of 256x144 are 0.66 MB per frame).
+    """
+
+    def __init__(self, infos: Infos, store: Store, config: Config, training: bool,
+                 cache_frames: bool = False) -> None:
+        """DataError names sample and camera where a calibration is not finite, or a frame has no boxes field."""
+        self.infos = infos
+        self.store = store
+        self.config = config
+        self.training = training
+        self._lidar2img_FN44 = _all_lidar2img(infos)
+        self._can_bus_F18 = _all_can_bus(infos)
+        self._position = _positions_in_scene(infos.infos)
+        self._cache: Optional[Dict[int, List[np.ndarray]]] = {} if cache_frames else None
+        if training and "gt_boxes" not in infos.infos[0]:
+            raise DataError("%s holds no boxes" % infos.source, "Training needs them.",
+                            "Name the train file; the test split has none.")
+
+    def __len__(self) -> int:
+        return len(self.infos.infos)
+
+    def labelled_indices(self) -> List[int]:
+        """Frames whose boxes are trained on: positions k-1, 2k-1, ... of each scene for `label_every` = k.
+
+        A scene of fewer than k frames keeps its last one.
+        """
+        every = self.config.data.label_every
+        return [i for i, (place, length) in enumerate(self._position)
+                if place % every == every - 1 or (length < every and place == length - 1)]
+
+    def between_indices(self) -> List[int]:
+        labelled = set(self.labelled_indices())
+        return [i for i in range(len(self)) if i not in labelled]
+
+    def truth(self, index: int) -> GroundTruth:
+        """Valid boxes of the ten classes with their centre strictly inside the BEV range; NaN velocity is 0."""
+        boxes, labels = ground_truth(self.infos.infos[index], self.config.head.pc_range_m)
+        return GroundTruth(torch.from_numpy(boxes), torch.from_numpy(labels))
+
+    def train_sample(self, index: int, rng: np.random.RandomState) -> Optional[Sample]:
+        """The queue that ends at `index`, with `queue_length` frames; ego motion relative within it.
+
+        None when any of its frames has no valid box: the caller draws another index.
+        """
+        queue = self.queue_indices(index, rng)
+        if any(len(self.truth(i).labels_G) == 0 for i in sorted(set(queue))):
+            return None
+        tokens = [self.infos.infos[i]["scene_token"] for i in queue]
+        can_bus = queue_differences(self._can_bus_F18[queue], tokens)
+        frames = []
+        for k, i in enumerate(queue):
+            # A set of one frame has no history to learn from; elsewhere a repeated frame 0 counts as
+            # history without motion, as upstream.
+            history = k > 0 and tokens[k] == tokens[k - 1] and len(self) > 1
+            frames.append(self._frame(i, can_bus[k], history, rng))
+        return Sample(tuple(frames), self.truth(index))
+
+    def queue_indices(self, index: int, rng: np.random.RandomState) -> List[int]:
+        """`queue_length` indices, sorted, `index` last: of those before it one is dropped at random.
+
+        Indices below 0 become 0.  Upstream lets the repeated entries share one CAN row, so that they can keep
+        absolute positions; here each is its own.
+        """
+        length = self.config.data.queue_length
+        earlier = list(range(index - length, index))
+        del earlier[rng.randint(length)]
+        return [max(0, i) for i in earlier] + [index]
+
+    def test_frame(self, index: int) -> Frame:
+        """One frame with absolute can_bus; `prev_bev_exists` is False and means nothing (video mode decides)."""
+        return self._frame(index, self._can_bus_F18[index].copy(), False, None)
+
+    def _frame(self, index: int, can_bus_18: np.ndarray, history: bool,
+               rng: Optional[np.random.RandomState]) -> Frame:
+        info, data = self.infos.infos[index], self.config.data
+        images = []
+        for image in self._decoded(index):
+            if rng is not None and data.photometric:
+                image = transforms.photometric_distortion(image.astype(np.float32), rng)
+            image = transforms.scale(transforms.normalise(image, data), data.scale)
+            images.append(transforms.pad(image, data.pad_divisor))
+        meta = FrameMeta(
+            sample_token=info["token"], scene_token=info["scene_token"], timestamp_s=info["timestamp"] / 1e6,
+            lidar2img_N44=transforms.scaled_lidar2img(self._lidar2img_FN44[index], data.scale),
+            can_bus_18=can_bus_18, prev_bev_exists=history, img_shape_hw=images[0].shape[:2])
+        batch = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+        return Frame(torch.from_numpy(batch), meta)
+
+    def _decoded(self, index: int) -> List[np.ndarray]:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        images = decode_frame(self.infos.infos[index], self.store)
+        if self._cache is not None:
+            self._cache[index] = images
+        return images
+
+
+def decode_frame(info: Info, store: Store) -> List[np.ndarray]:
+    """The six images, (H, W, 3) uint8 BGR, in the order of CAMERAS.
+
+    Raises DataError naming sample and camera when one is missing, broken, of another size than the first, or
+    does not fit its calibration.
+    """
+    images: List[np.ndarray] = []
+    for channel in CAMERAS:
+        cam = info["cams"][channel]
+        name = image_name(cam, channel, store)
+        try:
+            image = transforms.decode(store.read(name), name)
+        except DataError as error:
+            raise DataError("sample %s, %s: %s" % (info["token"], channel, error.seen), error.why,
+                            error.do) from error
+        _check_size(image, images[0] if images else image, cam, info["token"], channel)
+        images.append(image)
+    return images
+
+
+def _check_size(image: np.ndarray, first: np.ndarray, cam: Info, token: str, channel: str) -> None:
+    height, width = image.shape[:2]
+    if image.shape != first.shape:
+        raise DataError(
+            "sample %s, %s: the image is %dx%d, %s's is %dx%d"
+            % (token, channel, width, height, CAMERAS[0], first.shape[1], first.shape[0]),
+            "The six images of a frame have to be of one size.", "Fetch the images again.")
+    intrinsic = np.asarray(cam["cam_intrinsic"])
+    cx, cy = intrinsic[0, 2], intrinsic[1, 2]
+    if abs(cx / width - 0.5) > MAX_OFF_CENTRE or abs(cy / height - 0.5) > MAX_OFF_CENTRE:
+        raise DataError(
+            "sample %s, %s: the image is %dx%d, but its calibration is for about %dx%d"
+            % (token, channel, width, height, round(2 * cx), round(2 * cy)),
+            "Projected boxes and features would land in the wrong place.",
+            "Use the original images; the model scales them itself.")
+
+
+def ground_truth(info: Info, pc_range_m: Tuple[float, ...]) -> Tuple[np.ndarray, np.ndarray]:
+    """boxes (G, 9) float32 gravity-centred legacy, labels (G,) int64 of one frame."""
+    names = np.asarray(info["gt_names"], dtype=str)
+    labels = np.array([CLASSES.index(name) if name in CLASSES else -1 for name in names], dtype=np.int64)
+    velocity = np.array(info["gt_velocity"], dtype=np.float64).reshape(-1, 2)
+    velocity[np.isnan(velocity[:, 0])] = 0.0
+    boxes = np.concatenate([np.asarray(info["gt_boxes"]).reshape(-1, 7), velocity], axis=1).astype(np.float32)
+    x, y = boxes[:, 0], boxes[:, 1]
+    low_x, low_y, high_x, high_y = (pc_range_m[i] for i in (0, 1, 3, 4))
+    keep = (np.asarray(info["valid_flag"], dtype=bool) & (labels >= 0)
+            & (x > low_x) & (x < high_x) & (y > low_y) & (y < high_y))
+    boxes = boxes[keep]
+    boxes[:, 6] = wrap_angle(boxes[:, 6])
+    return boxes, labels[keep]
+
+
+def _all_lidar2img(infos: Infos) -> np.ndarray:
+    """(F, 6, 4, 4) float64: intrinsics @ lidar-to-camera, in pixels of the unscaled images."""
+    cams = [info["cams"][channel] for info in infos.infos for channel in CAMERAS]
+    sensor2lidar = rigid_of(np.array([cam["sensor2lidar_rotation"] for cam in cams], dtype=np.float64),
+                            np.array([cam["sensor2lidar_translation"] for cam in cams], dtype=np.float64))
+    view = np.tile(np.eye(4), (len(cams), 1, 1))
+    view[:, :3, :3] = np.array([np.asarray(cam["cam_intrinsic"])[:3, :3] for cam in cams], dtype=np.float64)
+    lidar2img = (view @ rigid_inverse(sensor2lidar)).reshape(-1, len(CAMERAS), 4, 4)
+    finite = np.isfinite(lidar2img).all(axis=(2, 3))
+    if not finite.all():
+        frame, camera = np.argwhere(~finite)[0]
+        raise DataError(
+            "sample %s, %s: lidar2img holds a number that is not finite"
+            % (infos.infos[frame]["token"], CAMERAS[camera]),
+            "%d of %d cameras in %s are affected." % ((~finite).sum(), finite.size, infos.source),
+            "Make the file again with `bevrepro data prepare`.")
+    return lidar2img
+
+
+def _all_can_bus(infos: Infos) -> np.ndarray:
+    """(F, 18) float64, absolute, with the ego pose filled in."""
+    rows = np.stack([with_ego_pose(info["can_bus"], info["ego2global_translation"], info["ego2global_rotation"])
+                     for info in infos.infos])
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise DataError("sample %s: its ego pose or CAN data holds a number that is not finite"
+                        % infos.infos[bad[0]]["token"], "%d frames of %s are affected." % (len(bad), infos.source),
+                        "Make the file again with `bevrepro data prepare`.")
+    return rows
+
+
+def _positions_in_scene(frames: List[Info]) -> List[Tuple[int, int]]:
+    """(place, length of its scene) of every frame."""
+    lengths: Dict[str, int] = {}
+    places = []
+    for info in frames:
+        places.append(lengths.get(info["scene_token"], 0))
+        lengths[info["scene_token"]] = places[-1] + 1
+    return [(place, lengths[info["scene_token"]]) for place, info in zip(places, frames)]

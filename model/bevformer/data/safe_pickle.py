@@ -1,0 +1,76 @@
+"""Pickles of plain data only: builtins and NumPy.  A pickle can name any function; here every other one is refused.
+
+Prepared files come from other people, so they are read as data and never as a program.
+"""
+import _codecs
+import io
+import pickle
+from typing import Any, Callable, Dict, Tuple
+
+import numpy as np
+
+from ..errors import DataError
+
+_reconstruct = np.empty(0).__reduce__()[0]
+_scalar = np.float64(0).__reduce__()[0]
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """How protocol 2 (mmcv's default) stores bytes; other codecs are not needed for that."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError("codec %r" % encoding)
+    return _codecs.encode(text, "latin1")  # type: ignore[return-value]
+
+
+def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
+    names: Dict[Tuple[str, str], Callable[..., Any]] = {
+        ("_codecs", "encode"): _encode,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("collections", "OrderedDict"): dict,
+    }
+    for core in ("numpy.core", "numpy._core"):  # the second is NumPy 2's name
+        names[core + ".multiarray", "_reconstruct"] = _reconstruct
+        names[core + ".multiarray", "scalar"] = _scalar
+    for builtin in (set, frozenset, bytearray, complex, slice, range):
+        names["builtins", builtin.__name__] = names["__builtin__", builtin.__name__] = builtin
+    return names
+
+
+_ALLOWED = _allowed()
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError("%s.%s" % (module, name)) from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("a persistent id")
+
+
+def loads(data: bytes, name: str) -> Any:
+    """The object in `data`; `name` is the file for the message.
+
+    Raises DataError for anything but builtins and NumPy, and for bytes that are no whole pickle.
+    """
+    try:
+        return _PlainUnpickler(io.BytesIO(data)).load()
+    except pickle.UnpicklingError as error:
+        if not data or data[0] != 0x80:
+            raise _broken(name, "it does not begin like a pickle") from error
+        if "truncated" in str(error):
+            raise _broken(name, str(error)) from error
+        raise DataError("%s holds more than plain data: %s" % (name, error),
+                        "A pickle that names anything but builtins and NumPy could run a program, so it is not read.",
+                        "Make the file with `bevrepro data prepare`.") from error
+    except (EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError,
+            UnicodeDecodeError) as error:
+        raise _broken(name, "%s" % (error or type(error).__name__)) from error
+
+
+def _broken(name: str, what: str) -> DataError:
+    return DataError("%s is not a whole pickle: %s" % (name, what), "It was cut, or is a file of another kind.",
+                     "Make it again with `bevrepro data prepare`, or copy it again.")
