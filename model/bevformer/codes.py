@@ -5,6 +5,11 @@ import torch
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision tensors as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def encode_boxes(boxes_G9: Tensor) -> Tensor:
     """(G, 9) gravity-centred x, y, z, w, l, h, yaw, vx, vy in metres -> (G, 10) targets."""
     x, y, z, w, length, h, yaw, vx, vy = boxes_G9.unbind(-1)

@@ -9,7 +9,7 @@ from typing import List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from .codes import decode_boxes, scale_centres
+from .codes import at_least_float32, decode_boxes, scale_centres
 from .config import Config, HeadConfig
 from .layers import LearnedPositionalEncoding
 from .transformer import PerceptionTransformer
@@ -63,10 +63,10 @@ def decode_detections(logits_OK: Tensor, codes_OD: Tensor, config: HeadConfig) -
 
     No NMS, no score threshold; a query may appear with several classes (facts: bevformer.md, Decode).
     """
-    scores, flat = logits_OK.float().sigmoid().flatten().topk(min(config.max_per_img, logits_OK.numel()))
+    scores, flat = at_least_float32(logits_OK).sigmoid().flatten().topk(min(config.max_per_img, logits_OK.numel()))
     labels = flat % config.num_classes
     query = torch.div(flat, config.num_classes, rounding_mode="floor")
-    boxes = decode_boxes(codes_OD.float()[query])
+    boxes = decode_boxes(at_least_float32(codes_OD)[query])
     low, high = boxes.new_tensor(config.post_center_range_m).view(2, 3)
     kept = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(-1)
     return Detections(boxes[kept], scores[kept], labels[kept])

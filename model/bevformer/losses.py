@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .codes import encode_boxes
+from .codes import at_least_float32, encode_boxes
 from .config import HeadConfig
 from .matching import match
 from .types import GroundTruth
@@ -55,6 +55,7 @@ def detection_losses(logits_LBOK: Sequence[Tensor], codes_LBOD: Sequence[Tensor]
     last = len(logits_LBOK) - 1
     for layer, (logits, codes) in enumerate(zip(logits_LBOK, codes_LBOD)):
         prefix = "" if layer == last else "d%d." % layer
-        cls_loss, box_loss = layer_losses(logits.float(), codes.float(), truths, config, divisor)
+        cls_loss, box_loss = layer_losses(
+            at_least_float32(logits), at_least_float32(codes), truths, config, divisor)
         losses[prefix + "loss_cls"], losses[prefix + "loss_bbox"] = cls_loss, box_loss
     return losses

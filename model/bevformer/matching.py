@@ -4,7 +4,7 @@ from typing import Tuple
 import torch
 from torch import Tensor
 
-from .codes import encode_boxes
+from .codes import at_least_float32, encode_boxes
 from .errors import UserError
 from .types import GroundTruth
 
@@ -24,7 +24,8 @@ def matching_cost(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> T
     positive = -(p + 1e-12).log() * 0.25 * (1 - p).pow(2)
     negative = -(1 - p + 1e-12).log() * 0.75 * p.pow(2)
     cls_cost = 2.0 * (positive - negative)[:, truth.labels_G]
-    box_cost = 0.25 * torch.cdist(codes_Q10[:, :8], encode_boxes(truth.boxes_G9)[:, :8], p=1)
+    wanted = encode_boxes(truth.boxes_G9.to(codes_Q10.dtype))[:, :8]
+    box_cost = 0.25 * torch.cdist(codes_Q10[:, :8], wanted, p=1)
     return cls_cost + box_cost
 
 
@@ -33,7 +34,7 @@ def match(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> Tuple[Ten
     from scipy.optimize import linear_sum_assignment  # scipy takes 0.2 s to import; inference never needs it
 
     with torch.no_grad():
-        cost = matching_cost(logits_QK.float(), codes_Q10.float(), truth).cpu()
+        cost = matching_cost(at_least_float32(logits_QK), at_least_float32(codes_Q10), truth).cpu()
     if not bool(torch.isfinite(cost).all()):
         raise DivergedError("the matching cost is not a finite number: training has diverged",
                             "The outputs of the network contain NaN or infinity.",
