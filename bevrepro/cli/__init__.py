@@ -1,6 +1,7 @@
 """The command line: `app` and `main`. One file per command family; each has `register(app)`."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["BEVREPRO_DEBUG"] = "1"  # the model plane reads it too
     debug = os.environ.get("BEVREPRO_DEBUG") == "1"
     _turn_signals_into_exits()
+    _tolerate_narrow_encodings()
     try:
         return _invoke(args)
     except KeyboardInterrupt:
@@ -121,6 +123,13 @@ def _turn_signals_into_exits() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP: leave it ignored
             signal.signal(number, leave)
+
+
+def _tolerate_narrow_encodings() -> None:
+    """A terminal that cannot show a character shows `?`; it is no reason to stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _say_interrupted() -> int:

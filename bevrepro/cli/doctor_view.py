@@ -1,0 +1,82 @@
+"""The doctor's report for a terminal: a line per family, its findings below, one sentence at the end."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bevrepro.core.finding import Finding, Severity
+from bevrepro.core.machine import Machine
+from bevrepro.doctor.registry import FAMILIES
+from bevrepro.doctor.summary import summarise
+
+ORDER = (Severity.FAIL, Severity.WARN, Severity.INFO)
+STYLES = {Severity.FAIL: "bold red", Severity.WARN: "bold yellow", Severity.INFO: "bold blue"}
+MARKS = {Severity.FAIL: "✗", Severity.WARN: "!", Severity.INFO: "i"}
+GOOD_MARK, GOOD_STYLE = "✓", "bold green"
+INDENT = " " * 11  # where the findings' text begins
+
+
+def print_report(
+    machine: Machine, findings: Sequence[Finding], title: str = "this machine", console: Console | None = None
+) -> None:
+    """Print to stdout (or `console`)."""
+    console = console or Console(highlight=False)
+    lines = summarise(machine)
+    console.print(Text(f"bevrepro doctor: {title}", style="bold"))
+    for family in FAMILIES:
+        _print_family(console, family, lines[family], [each for each in findings if each.family == family])
+    console.print(closing_line(findings))
+
+
+def closing_line(findings: Sequence[Finding]) -> Text:
+    """`1 failure, 2 warnings and 1 note: ...`"""
+    counts = {severity: sum(each.severity is severity for each in findings) for severity in ORDER}
+    fails, warns, notes = (counts[severity] for severity in ORDER)
+    told = f"{_count(fails, 'failure')}, {_count(warns, 'warning')}, {_count(notes, 'note')}"
+    if fails:
+        return Text(f"{told}: mend what is marked {MARKS[Severity.FAIL]} first.", style="bold red")
+    if warns:
+        return Text(f"{told}: it will work, not everything equally well.", style="bold yellow")
+    return Text(f"{told}: ready.", style="bold green")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _print_family(console: Console, family: str, line: str, findings: Sequence[Finding]) -> None:
+    worst = next(
+        (severity for severity in ORDER if any(each.severity is severity for each in findings)), None
+    )
+    mark = Text(GOOD_MARK, GOOD_STYLE) if worst is None else Text(MARKS[worst], STYLES[worst])
+    row = _grid(1, 7)
+    row.add_row(mark, Text(family, "bold"), Text(line))
+    console.print(row)
+    for finding in sorted(findings, key=lambda each: ORDER.index(each.severity)):
+        _print_finding(console, finding)
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    row = _grid(9, 1)
+    text = Text(f"{finding.seen} ")
+    text.append(f"[{finding.id}]", "dim")
+    row.add_row("", Text(MARKS[finding.severity], STYLES[finding.severity]), text)
+    row.add_row("", "", Text(finding.why, "dim"))
+    if finding.remedy:
+        row.add_row("", "", Text(finding.remedy))
+    console.print(row)
+    # Outside the grid and never wrapped: each can be pasted as it stands.
+    for command in finding.commands:
+        console.print(Text(f"{INDENT}  $ {command}", "cyan"), soft_wrap=True)
+    for link in finding.links:
+        console.print(Text(f"{INDENT}  {link}", "dim"), soft_wrap=True)
+
+
+def _grid(*widths: int) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    for width in widths:
+        grid.add_column(width=width)
+    grid.add_column(ratio=1, overflow="fold")
+    return grid

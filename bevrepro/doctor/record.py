@@ -1,0 +1,78 @@
+"""A machine as a file: `--record` writes it without names of people and folders, `--replay` reads it back."""
+
+import getpass
+import json
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+from bevrepro.core.codec import from_json, to_json
+from bevrepro.core.errors import DataError
+from bevrepro.core.machine import SCHEMA, Machine
+from bevrepro.core.paths import atomic_write_text
+
+SHORTEST_NAME = 3  # replacing a user called "u" would spoil every word
+
+
+def save(machine: Machine, path: Path) -> None:
+    """Write the record, scrubbed; DiskError when it cannot be written."""
+    atomic_write_text(path, json.dumps(scrub(to_json(machine)), indent=1) + "\n")
+
+
+def load(path: Path) -> Machine:
+    """Read a record; DataError when it is none."""
+    remedy = "Make one with: bevrepro doctor --record host.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"could not read {path}: {error.strerror}", do=remedy) from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}", do=remedy) from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else None
+        raise DataError(
+            f"{path} is no record of a machine that this bevrepro can read (schema {found}, not {SCHEMA})",
+            do=remedy,
+        )
+    try:
+        return from_json(Machine, data)
+    except ValueError as error:
+        raise DataError(f"{path} does not describe a machine: {error}", do=remedy) from error
+
+
+def scrub(data: Any) -> Any:
+    """Every string without this user's home, name and host name."""
+    return _scrub(data, _replacements())
+
+
+def _replacements() -> list[tuple[re.Pattern[str], str]]:
+    pairs = []
+    home = str(Path.home())
+    if home not in ("/", "/root"):
+        pairs.append((re.compile(re.escape(home) + r"(?![\w.-])"), "/home/user"))
+    for name, general in ((_user_name(), "user"), (socket.gethostname(), "host")):
+        if len(name) >= SHORTEST_NAME and name not in ("root", "user", "host", "localhost"):
+            pairs.append((re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])"), general))
+    # Other people's homes, and Windows' under WSL.
+    pairs.append((re.compile(r"(/home/|/Users/|/mnt/[a-z]/Users/)(?!user\b)[^/:\s]+"), r"\1user"))
+    return pairs
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry in /etc/passwd
+        return os.environ.get("USER", "")
+
+
+def _scrub(data: Any, replacements: list[tuple[re.Pattern[str], str]]) -> Any:
+    if isinstance(data, dict):
+        return {name: _scrub(value, replacements) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_scrub(value, replacements) for value in data]
+    if isinstance(data, str):
+        for pattern, general in replacements:
+            data = pattern.sub(general, data)
+    return data

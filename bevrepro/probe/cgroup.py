@@ -1,0 +1,47 @@
+"""Limits of the control group that this process runs in, version 1 and 2."""
+
+from pathlib import Path
+
+from bevrepro.probe.files import read_int, read_text
+
+UNLIMITED_B = 1 << 60  # version 1 writes a number near 2**63 for "no limit"
+
+
+def memory_limit_b(root: Path = Path("/")) -> int | None:
+    """The tightest limit on the way up from our group; None where there is none."""
+    files = [folder / "memory.max" for folder in _folders(root, "")]
+    files += [folder / "memory.limit_in_bytes" for folder in _folders(root, "memory")]
+    limits = [limit for limit in map(read_int, files) if limit is not None and 0 < limit < UNLIMITED_B]
+    return min(limits, default=None)
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """CPU time per wall time, in cores; None where it is not limited."""
+    quotas = [_quota_v2(read_text(folder / "cpu.max")) for folder in _folders(root, "")]
+    for folder in _folders(root, "cpu") + _folders(root, "cpu,cpuacct"):
+        quota_us, period_us = read_int(folder / "cpu.cfs_quota_us"), read_int(folder / "cpu.cfs_period_us")
+        quotas.append(quota_us / period_us if quota_us and period_us and quota_us > 0 else None)
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota_v2(text: str | None) -> float | None:
+    """`200000 100000` -> 2.0; `max 100000` -> None."""
+    parts = (text or "").split()
+    if len(parts) != 2 or not all(part.isdigit() for part in parts) or int(parts[1]) == 0:
+        return None
+    return int(parts[0]) / int(parts[1])
+
+
+def _folders(root: Path, controller: str) -> list[Path]:
+    """Our group's folder and all above it; "" is version 2's single hierarchy.
+
+    In a container the path in /proc/self/cgroup may be the host's: the folder then does not exist and
+    only the mount's own top, which is the container's group, answers.
+    """
+    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+        parts = line.split(":", 2)
+        if len(parts) == 3 and parts[1] == controller:
+            top = root / "sys/fs/cgroup" / controller
+            relative = Path(parts[2].lstrip("/"))
+            return [top / step for step in (relative, *relative.parents)]
+    return []

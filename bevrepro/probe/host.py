@@ -1,0 +1,180 @@
+"""Operating system, memory, disks and limits, from /proc, /sys and statvfs."""
+
+import os
+import platform
+import re
+import resource
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from bevrepro.core.machine import Disk, Host
+from bevrepro.probe import cgroup
+from bevrepro.probe.files import key_values, read_text
+
+# Recorded where set; nothing else of the environment leaves the machine.
+VARIABLES = (
+    "CONDA_PREFIX",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDAHOSTCXX",
+    "FUSE_LIBRARY_PATH",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "OMP_NUM_THREADS",
+    "PYTHONHOME",
+    "PYTHONNOUSERSITE",
+    "PYTHONPATH",
+    "TMPDIR",
+    "TORCH_CUDA_ARCH_LIST",
+    "VIRTUAL_ENV",
+)
+CAP_SYS_ADMIN = 21
+
+
+def probe_host(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> Host:
+    """Everything about this host; `root` is another folder in tests."""
+    environment = os.environ if environment is None else environment
+    memory = parse_meminfo(read_text(root / "proc/meminfo"))
+    uname = platform.uname()
+    kernel = (read_text(root / "proc/sys/kernel/osrelease") or uname.release).strip()
+    libc, libc_version = _libc()
+    shm_total_b, shm_free_b = _space(root / "dev/shm")
+    return Host(
+        system=uname.system or None,
+        kernel=kernel or None,
+        arch=uname.machine or None,
+        distribution=_distribution(root),
+        libc=libc,
+        libc_version=libc_version,
+        wsl=wsl_version(kernel, read_text(root / "proc/version")),
+        container=_container(root),
+        root=os.geteuid() == 0,
+        cap_sys_admin=_capability(read_text(root / "proc/self/status"), CAP_SYS_ADMIN),
+        memory_total_b=memory.get("MemTotal"),
+        memory_available_b=memory.get("MemAvailable"),
+        memory_limit_b=cgroup.memory_limit_b(root),
+        swap_total_b=memory.get("SwapTotal"),
+        swap_free_b=memory.get("SwapFree"),
+        shm_total_b=shm_total_b,
+        shm_free_b=shm_free_b,
+        open_files=_open_files(),
+        disks=_disks(root),
+        environment={name: environment[name] for name in VARIABLES if name in environment},
+    )
+
+
+def parse_meminfo(text: str | None) -> dict[str, int]:
+    """/proc/meminfo in bytes; lines of another form are left out."""
+    values = {}
+    for name, value in key_values(text).items():
+        match = re.fullmatch(r"(\d+) kB", value)
+        if match:
+            values[name] = int(match[1]) * 1024
+    return values
+
+
+def wsl_version(kernel: str, version: str | None) -> int | None:
+    """0, 1 or 2; None where the kernel's name cannot be read.
+
+    WSL1 has no Linux kernel and reports `4.4.0-19041-Microsoft`; WSL2's is `...-microsoft-standard-WSL2`.
+    A kernel of one's own in WSL2 may carry any name: /proc/version still says who built it, mostly.
+    """
+    if not kernel and version is None:
+        return None
+    if re.search(r"^4\.4\.0-\d+-Microsoft", kernel):
+        return 1
+    return 2 if re.search("microsoft|wsl2", f"{kernel} {version or ''}", re.IGNORECASE) else 0
+
+
+def _distribution(root: Path) -> str | None:
+    value = key_values(read_text(root / "etc/os-release"), "=").get("PRETTY_NAME")
+    return value.strip("\"'") if value else None
+
+
+def _libc() -> tuple[str | None, str | None]:
+    try:
+        answer = os.confstr("CS_GNU_LIBC_VERSION") or ""  # "glibc 2.36"
+    except (OSError, ValueError):
+        answer = ""
+    name, _, version = answer.partition(" ")
+    if version:
+        return name, version
+    return ("musl", None) if any(Path("/lib").glob("ld-musl-*")) else (None, None)
+
+
+def _container(root: Path) -> str:
+    """The kind of container, "" for none seen."""
+    if (root / ".dockerenv").exists():
+        return "docker"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    groups = read_text(root / "proc/1/cgroup") or ""
+    return next((name for name in ("docker", "kubepods", "lxc") if name in groups), "")
+
+
+def _capability(status: str | None, number: int) -> bool | None:
+    effective = key_values(status).get("CapEff")
+    return None if effective is None else bool(int(effective, 16) >> number & 1)
+
+
+def _open_files() -> int | None:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _space(path: Path) -> tuple[int | None, int | None]:
+    try:
+        usage = os.statvfs(path)
+    except OSError:
+        return None, None
+    return usage.f_blocks * usage.f_frsize, usage.f_bavail * usage.f_frsize
+
+
+def _disks(root: Path) -> tuple[Disk, ...]:
+    """The folders bevrepro writes to; those on one file system are told once."""
+    places = (("work", Path.cwd), ("home", Path.home), ("temporary", lambda: Path(tempfile.gettempdir())))
+    mounts = read_text(root / "proc/self/mounts")
+    disks: dict[int, Disk] = {}
+    for role, find in places:
+        try:
+            path = find()
+            device, usage = path.stat().st_dev, os.statvfs(path)
+        except (OSError, RuntimeError):  # a deleted working folder, a user without a home
+            continue
+        if device in disks:
+            continue
+        disks[device] = Disk(
+            role=role,
+            path=str(path),
+            filesystem=filesystem_of(path, mounts),
+            total_b=usage.f_blocks * usage.f_frsize,
+            free_b=usage.f_bavail * usage.f_frsize,
+            inodes_total=usage.f_files,
+            inodes_free=usage.f_favail,
+            writable=os.access(path, os.W_OK) and not usage.f_flag & os.ST_RDONLY,
+        )
+    return tuple(disks.values())
+
+
+def filesystem_of(path: Path, mounts: str | None) -> str | None:
+    """The type of the longest mount point above `path` (the last of equals: it hides the others)."""
+    best, kind = -1, None
+    for line in (mounts or "").splitlines():
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        point = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), parts[1])
+        if len(point) >= best and (point == "/" or f"{path}/".startswith(f"{point}/")):
+            best, kind = len(point), parts[2]
+    return kind
+
+
+def is_character_device(path: Path) -> bool:
+    """Whether a device node is there."""
+    try:
+        return stat.S_ISCHR(path.stat().st_mode)
+    except OSError:
+        return False
