@@ -57,7 +57,10 @@ def save_checkpoint(
     meta: Optional[Dict[str, Any]] = None,
 ) -> None:
     """Write `path` atomically: temporary name beside it, fsync, rename.  Raises DiskError."""
-    content = {"meta": dict(meta or {}), "state_dict": _on_cpu(model.state_dict())}  # type: Dict[str, Any]
+    weights = model.state_dict()
+    state = _on_cpu(weights)
+    state._metadata = getattr(weights, "_metadata", None)  # versions of layers, which torch reads back
+    content: Dict[str, Any] = {"meta": dict(meta or {}), "state_dict": state}
     if optimizer is not None:
         content["optimizer"] = _on_cpu(optimizer.state_dict())
     _write(path, lambda stream: torch.save(content, stream))

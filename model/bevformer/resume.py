@@ -1,0 +1,109 @@
+"""Going on with a run: which checkpoint, and whether it is the same run at all."""
+
+import json
+import os
+import re
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from .checkpoint import load_checkpoint
+from .config import Config, to_dict
+from .errors import CheckpointError, ConfigError, DataError
+from .runstate import Options
+
+
+def find_resume(options: Options) -> Optional[Dict[str, Any]]:
+    """The checkpoint to go on from, None for a fresh start.
+
+    A named file has to exist; `auto` takes latest.pth when there is one.  A fresh start in a folder that
+    holds a run already is refused: its checkpoints would be overwritten.
+    """
+    latest = os.path.join(options.work_dir, "latest.pth")
+    if options.resume == "auto":
+        return load_checkpoint(latest) if os.path.exists(latest) else None
+    if options.resume:
+        return load_checkpoint(options.resume)
+    if os.path.isdir(options.work_dir):
+        there = [
+            name for name in os.listdir(options.work_dir) if re.match(r"(iter|epoch)_[1-9]\d*\.pth$", name)
+        ]
+        if there:
+            raise ConfigError(
+                "%s already holds a run: %s" % (options.work_dir, ", ".join(sorted(there)[:5])),
+                "Starting again would overwrite it.",
+                "Go on with --resume auto, or name another --work-dir.",
+            )
+    return None
+
+
+def check_resumed(resumed: Optional[Dict[str, Any]], config: Config, options: Options) -> int:
+    """The seed of the run.  Refuses to go on with another configuration, data or seed, and says which."""
+    if resumed is None:
+        return options.seed or 0
+    meta = resumed["meta"]
+    if "optimizer" not in resumed or "iter" not in meta or "config" not in meta:
+        raise CheckpointError(
+            "%s holds weights, but not where its training stood" % options.resume,
+            "A run can only go on from a checkpoint that `train` wrote.",
+        )
+    difference = config_difference(_stored_config(meta), json.loads(json.dumps(to_dict(config))))
+    if difference:
+        raise ConfigError(
+            "the configuration differs from the one %s was trained with: %s"
+            % (options.resume, "; ".join(difference[:8])),
+            "The result would be neither the one nor the other.",
+            "Give the same configuration, or start afresh in another --work-dir.",
+        )
+    if options.infos_digest and meta.get("infos_digest") not in ("", None, options.infos_digest):
+        raise DataError(
+            "the frames differ from those that %s was trained on" % options.resume,
+            "Digest %s... then, %s... now." % (meta["infos_digest"][:12], options.infos_digest[:12]),
+            "Give the same --infos, or start afresh in another --work-dir.",
+        )
+    seed = int(meta.get("seed", 0))
+    if options.seed is not None and options.seed != seed:
+        raise ConfigError(
+            "--seed %d, but %s was trained with seed %d" % (options.seed, options.resume, seed),
+            do="Leave --seed out, or start afresh in another --work-dir.",
+        )
+    return seed
+
+
+def _stored_config(meta: Dict[str, Any]) -> Dict[str, Any]:
+    try:
+        stored = json.loads(meta["config"])
+    except (TypeError, ValueError):
+        stored = None
+    if not isinstance(stored, dict):
+        raise CheckpointError(
+            "the checkpoint's configuration cannot be read",
+            "It was written by another program; mmcv stores Python text there.",
+            "Its weights can be evaluated; training can only go on from our own files.",
+        )
+    return stored
+
+
+def config_difference(then: Any, now: Any, path: str = "") -> List[str]:
+    """`schedule.lr: 0.001 -> 0.002` for every leaf that differs."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted(set(then) | set(now))
+            for line in config_difference(then.get(key), now.get(key), "%s.%s" % (path, key) if path else key)
+        ]
+    return [] if then == now else ["%s: %s -> %s" % (path, then, now)]
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, resumed: Optional[Dict[str, Any]]) -> int:
+    """Load the optimiser's state; returns the number of steps already done."""
+    if resumed is None:
+        return 0
+    try:
+        optimizer.load_state_dict(resumed["optimizer"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            "the optimiser's state does not fit: %s" % error,
+            "The checkpoint comes from another recipe or program.",
+        ) from error
+    return int(resumed["meta"]["iter"])

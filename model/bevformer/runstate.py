@@ -1,0 +1,83 @@
+"""Where a run stands, as a pure function of (seed, step).
+
+Nothing random is carried from step to step: the order of an epoch comes from (seed, epoch), the random
+streams of a step from (seed, step), the learning rate from the step (`optim.lr_factor`).  So a checkpoint
+needs only the weights, the optimiser and the step number, and a resumed run equals an uninterrupted one
+by construction: bit for bit on a CPU with the same library versions and number of threads.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import List, Optional, Sequence
+
+import numpy as np
+import torch
+
+# One number per purpose keeps the streams of equal (seed, step) apart.
+_ORDER, _NUMPY, _TORCH, _PYTHON, _WEIGHTS = range(5)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beyond the configuration.  seed None: 0, or what the resumed run had."""
+
+    work_dir: str
+    seed: Optional[int] = None
+    gpus: int = 0
+    resume: Optional[str] = None  # "auto" or a file
+    deterministic: bool = False
+    infos_digest: str = ""
+    command: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class DataOrder:
+    """Which frames step `step` trains on: each epoch is a permutation of `indices` in batches.
+
+    The last batch of an epoch is filled up from its beginning, as the reference's sampler does.
+    """
+
+    indices: Sequence[int]
+    batch: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, -(-len(self.indices) // self.batch))
+
+    def epoch_of(self, step: int) -> int:
+        return step // self.steps_per_epoch
+
+    def at(self, step: int) -> List[int]:
+        """The `batch` frame indices of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = _stream(self.seed, epoch, _ORDER).permutation(len(self.indices))
+        first = place * self.batch
+        return [int(self.indices[order[k % len(order)]]) for k in range(first, first + self.batch)]
+
+
+def step_rng(seed: int, step: int) -> np.random.RandomState:
+    """Queue, redraw, photometric distortion and GridMask of one step."""
+    return _stream(seed, step, _NUMPY)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Set the global generators that dropout and library code draw from, on every device."""
+    torch.manual_seed(_number(seed, step, _TORCH))
+    random.seed(_number(seed, step, _PYTHON))
+    np.random.seed(_number(seed, step, _PYTHON))
+
+
+def seed_weights(seed: int) -> None:
+    """Before the model is built: its initial weights depend on the seed alone."""
+    torch.manual_seed(_number(seed, 0, _WEIGHTS))
+    random.seed(seed)
+    np.random.seed(_number(seed, 0, _WEIGHTS))
+
+
+def _stream(seed: int, step: int, purpose: int) -> np.random.RandomState:
+    return np.random.RandomState([seed % 2**32, step, purpose])
+
+
+def _number(seed: int, step: int, purpose: int) -> int:
+    return int(_stream(seed, step, purpose).randint(2**31 - 1))

@@ -1,0 +1,209 @@
+"""`train`: teach a configuration on prepared frames, on the CPU or one GPU, and go on after a stop.
+
+    train CONFIG --data-root R... --infos FILE|DIR --work-dir W [--gpus 0|1] [--seed N] [--resume-from F]
+
+Leaves in W: config.json, <ts>.log, <ts>.log.json, iter_0.pth (before the first step), epoch_N.pth or
+iter_N.pth, latest.pth and run.json.
+"""
+
+import argparse
+import json
+import os
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+
+import torch
+from torch import nn
+
+from . import record
+from .checkpoint import load_weights, write_atomically
+from .config import Config, override, to_dict
+from .errors import ConfigError, DataError
+from .loop import Diverged, Interrupted, Saver, train_loop
+from .optim import build_optimizer
+from .resume import check_resumed, find_resume, restore_optimizer
+from .runstate import DataOrder, Options, seed_weights
+from .talk import Talk
+from .trainlog import TrainLog
+from .types import CLASSES
+
+SAVE_EVERY_STEPS = 500  # for recipes of a fixed number of steps; the others save once per epoch, as upstream
+CACHE_MIB = 512  # sets that are smaller when decoded stay in memory
+LOG_EVERY = {True: 50, False: 10}  # steps, by epoch (as upstream) or not
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="train", description="Train a configuration.")
+    parser.add_argument("config", help="a preset, or the config.json of a work folder")
+    parser.add_argument("--data-root", action="append", required=True, help="folder or archive; repeatable")
+    parser.add_argument("--infos", required=True, help="a prepared file, or the folder that holds it")
+    parser.add_argument("--work-dir", required=True, help="where everything is written")
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        default=1 if torch.cuda.is_available() else 0,
+        help="0 is the CPU (default: 1 where torch sees a GPU)",
+    )
+    parser.add_argument("--seed", type=int, help="default 0")
+    parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--resume-from", metavar="FILE", help="go on from this checkpoint")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="auto|FILE",
+        help="auto: from latest.pth in the work folder when there is one",
+    )
+    parser.add_argument("--no-validate", action="store_true", help="do not remind of the evaluation")
+    parser.add_argument("--deterministic", action="store_true", help="only kernels that repeat bit for bit")
+    args = parser.parse_args(argv)
+    if args.seed is not None and not 0 <= args.seed < 2**32:
+        parser.error("--seed has to be in 0 .. 2**32 - 1")
+    if args.resume and args.resume_from:
+        parser.error("give --resume or --resume-from, not both")
+    return args
+
+
+def main(argv: Sequence[str], talk: Talk) -> int:
+    args = parse(argv)
+    from .data.dataset import NuScenesQueue
+    from .data.infos import check_infos, infos_path, load_infos
+    from .data.store import open_store
+    from .evaluate import read_config
+
+    config = override(read_config(args.config), args.cfg_options)
+    check_gpus(args.gpus)
+    store = open_store(args.data_root)
+    infos = load_infos(infos_path(args.infos, "train"))
+    for note in getattr(infos, "notes", ()):
+        talk.note(note)
+    check_infos(infos, store)
+    small = decoded_mib(infos.infos) <= CACHE_MIB
+    dataset = NuScenesQueue(infos, store, config, training=True, cache_frames=small)
+    options = Options(
+        args.work_dir,
+        args.seed,
+        args.gpus,
+        args.resume or args.resume_from,
+        args.deterministic,
+        record.infos_digest(infos.infos),
+        ["train"] + list(argv),
+    )
+    result = run(config, dataset, options, talk)
+    if not args.no_validate:
+        talk.note(
+            "Now score it: bevrepro eval %s %s --data-root ... --infos ..."
+            % (os.path.join(args.work_dir, "config.json"), result["checkpoint"])
+        )
+    talk.result(**result)
+    return 0
+
+
+def decoded_mib(infos: Sequence[Mapping[str, Any]]) -> float:
+    """About how much all images take decoded (uint8): their sizes from the principal points."""
+    pixels = sum(
+        4 * float(cam["cam_intrinsic"][0][2]) * float(cam["cam_intrinsic"][1][2])
+        for info in infos
+        for cam in info["cams"].values()
+    )
+    return pixels * 3 / 2**20
+
+
+def check_gpus(gpus: int) -> None:
+    """Raises ConfigError when the number cannot be honoured."""
+    if gpus < 0:
+        raise ConfigError("--gpus %d is not a number of devices" % gpus, do="0 is the CPU, 1 is one GPU.")
+    if gpus > 1:
+        raise ConfigError(
+            "--gpus %d: training on several devices comes with a later version (issue 7)" % gpus,
+            "This version runs on the CPU or on one GPU.",
+            "Run with --gpus 1 or --gpus 0.",
+        )
+    if gpus == 1 and not torch.cuda.is_available():
+        raise ConfigError(
+            "--gpus 1, but torch %s sees no GPU here" % torch.__version__,
+            do="Run with --gpus 0, or see `bevrepro doctor`.",
+        )
+
+
+def run(
+    config: Config,
+    dataset: Any,
+    options: Options,
+    talk: Talk,
+    build: Optional[Callable[[Config], nn.Module]] = None,
+) -> Dict[str, Any]:
+    """Train from the start or from `options.resume` to the end; returns the fields of the result event."""
+    if build is None:
+        from .detector import build_model as build
+    resumed = find_resume(options)
+    seed = check_resumed(resumed, config, options)
+    order = DataOrder(tuple(dataset.labelled_indices()), config.schedule.samples_per_gpu, seed)
+    if not order.indices:
+        raise DataError(
+            "the infos hold no frame to train on",
+            "With data.label_every = %d none of a scene's frames is labelled." % config.data.label_every,
+        )
+    device = torch.device("cuda", 0) if options.gpus else torch.device("cpu")
+    if options.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
+    seed_weights(seed)
+    model = build(config).to(device)
+    if resumed is not None:
+        load_weights(model, resumed["state_dict"], str(options.resume))
+    optimizer = build_optimizer(model, config.schedule)
+    first_step = restore_optimizer(optimizer, resumed)
+    return _train(config, dataset, options, order, model, optimizer, first_step, device, talk)
+
+
+def _train(
+    config: Config,
+    dataset: Any,
+    options: Options,
+    order: DataOrder,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    first_step: int,
+    device: torch.device,
+    talk: Talk,
+) -> Dict[str, Any]:
+    """The part of `run` that writes into the work folder."""
+    schedule, by_epoch = config.schedule, not config.schedule.max_steps
+    total = schedule.max_steps or schedule.max_epochs * order.steps_per_epoch
+    os.makedirs(options.work_dir, exist_ok=True)
+    config_text = json.dumps(to_dict(config), indent=2)
+    write_atomically(os.path.join(options.work_dir, "config.json"), config_text + "\n")
+    meta = {
+        "seed": order.seed,
+        "config": config_text,
+        "exp_name": config.name,
+        "CLASSES": list(CLASSES),
+        "infos_digest": options.infos_digest,
+        "bevformer_version": record.versions()["bevformer"],
+    }
+    saver = Saver(options.work_dir, meta, by_epoch, order, SAVE_EVERY_STEPS)
+    keeper = record.RunKeeper(config, options, order, device, first_step, total)
+    for entry in keeper.ledger:
+        talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))
+    log = TrainLog(options.work_dir, LOG_EVERY[by_epoch], total, order.steps_per_epoch, by_epoch, first_step)
+    try:
+        log.header(
+            exp_name=config.name,
+            seed=order.seed,
+            command=" ".join(options.command),
+            versions=record.versions(),
+            host=record.host_summary(device),
+        )
+        keeper.write("running")
+        if first_step == 0:
+            saver.save(0, model, optimizer)
+        outcome = train_loop(model, optimizer, dataset, order, schedule, first_step, total, saver, log, talk)
+    except Interrupted as stop:
+        keeper.write("interrupted", why=stop.seen)
+        raise
+    except Diverged as finding:
+        keeper.write("diverged", why=finding.seen)
+        raise
+    finally:
+        log.close()
+    return keeper.finish(outcome, model)

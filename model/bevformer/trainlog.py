@@ -1,0 +1,98 @@
+"""`<ts>.log` and `<ts>.log.json` as mmcv writes them: people and tools already read these."""
+
+import datetime
+import json
+import os
+import time
+from typing import Any, Dict, List, Optional
+
+
+class TrainLog:
+    """Averages the terms of `every` steps into one line in each file."""
+
+    def __init__(
+        self, work_dir: str, every: int, total: int, steps_per_epoch: int, by_epoch: bool, first_step: int = 0
+    ) -> None:
+        self.every, self.total = every, total
+        self.steps_per_epoch, self.by_epoch = steps_per_epoch, by_epoch
+        self.path = _fresh_path(work_dir)
+        self._text = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._json = open(self.path + ".json", "a", encoding="utf-8")  # noqa: SIM115
+        self._waiting: List[Dict[str, float]] = []
+        self._first_step, self._start_s = first_step, time.monotonic()
+
+    def header(self, **fields: Any) -> None:
+        """The first line of the JSON file: how the run was started."""
+        self._json.write(json.dumps(fields) + "\n")
+        self._json.flush()
+        for key, value in fields.items():
+            self.say("%s: %s" % (key, value))
+
+    def say(self, text: str) -> None:
+        now = datetime.datetime.now()
+        stamp = now.strftime("%Y-%m-%d %H:%M:%S") + ",%03d" % (now.microsecond // 1000)
+        self._text.write("%s - bevformer - INFO - %s\n" % (stamp, text))
+        self._text.flush()
+
+    def step(self, step: int, lr: float, terms: Dict[str, float]) -> None:
+        """`terms`: loss terms, loss, grad_norm, time and data_time in seconds of optimiser step `step`."""
+        self._waiting.append(terms)
+        if (step + 1) % self.every and step + 1 != self.total:
+            return
+        mean = {key: sum(each.get(key, 0.0) for each in self._waiting) / len(self._waiting) for key in terms}
+        self._waiting = []
+        epoch, place = divmod(step, self.steps_per_epoch)
+        line = {
+            "mode": "train",
+            "epoch": epoch + 1,
+            "iter": (place if self.by_epoch else step) + 1,
+            "step": step + 1,
+            "lr": lr,
+        }
+        line.update((key, round(value, 6)) for key, value in mean.items())
+        self._json.write(json.dumps(line) + "\n")
+        self._json.flush()
+        self.say(self._sentence(epoch, place, step, lr, mean))
+
+    def _sentence(self, epoch: int, place: int, step: int, lr: float, mean: Dict[str, float]) -> str:
+        where = "Iter [%d/%d]" % (step + 1, self.total)
+        if self.by_epoch:
+            where = "Epoch [%d][%d/%d]" % (epoch + 1, place + 1, self.steps_per_epoch)
+        done = step + 1 - self._first_step
+        eta_s = (time.monotonic() - self._start_s) / max(done, 1) * (self.total - step - 1)
+        terms = ", ".join("%s: %.4f" % item for item in mean.items())
+        return "%s\tlr: %.3e, eta: %s, %s" % (where, lr, datetime.timedelta(seconds=int(eta_s)), terms)
+
+    def close(self) -> None:
+        self._text.close()
+        self._json.close()
+
+
+def _fresh_path(work_dir: str) -> str:
+    """`<ts>.log`; a second start within the same second gets the next free name."""
+    stamp = time.strftime("%Y%m%d_%H%M%S")
+    path, count = os.path.join(work_dir, stamp + ".log"), 1
+    while os.path.exists(path):
+        path, count = os.path.join(work_dir, "%s_%d.log" % (stamp, count)), count + 1
+    return path
+
+
+def read_losses(work_dir: str) -> List[Dict[str, Any]]:
+    """The logged training lines of all sessions in `work_dir`, by step; a later session's line wins."""
+    by_step: Dict[int, Dict[str, Any]] = {}
+    for name in sorted(name for name in os.listdir(work_dir) if name.endswith(".log.json")):
+        with open(os.path.join(work_dir, name), encoding="utf-8") as stream:
+            for text in stream:
+                line = _parsed(text)
+                if line is not None and line.get("mode") == "train" and "step" in line:
+                    by_step[int(line["step"])] = line
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _parsed(text: str) -> Optional[Dict[str, Any]]:
+    """None for the half line that a killed process leaves."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) else None
