@@ -19,7 +19,7 @@ def doctor(
     as_json: Annotated[bool, Option("--json", help="Print machine and findings as JSON.")] = False,
     record: Annotated[
         Path | None,
-        Option("--record", metavar="FILE", help="Also write this machine as JSON, names scrubbed."),
+        Option("--record", metavar="FILE", help="Write this machine to FILE, names scrubbed."),
     ] = None,
     replay: Annotated[
         Path | None, Option("--replay", metavar="FILE", help="Judge a recorded machine instead of this one.")
@@ -68,6 +68,5 @@ def _machine(replay: Path | None, python: Path | None, deep: bool) -> Machine:
 
 def _print_json(machine: Machine, findings: tuple[Finding, ...]) -> None:
     from bevrepro.core.codec import to_json
-    from bevrepro.doctor.record import scrub
 
-    print(json.dumps(scrub({"machine": to_json(machine), "findings": to_json(findings)}), indent=1))
+    print(json.dumps({"machine": to_json(machine), "findings": to_json(findings)}, indent=1))
