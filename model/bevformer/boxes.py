@@ -8,13 +8,26 @@ heading is the angle from the x axis of the frame to the direction the object fa
 Further columns (vx, vy) pass through.  In either, z is the gravity centre or the bottom centre; names say so.
 Functions take anything `np.asarray` accepts (a CPU tensor too) and return new float arrays.
 """
+
 from typing import Any, Tuple
 
 import numpy as np
 
 # Pairs of `corners` that an edge joins: front face, back face, the four between.
 BOX_EDGES: Tuple[Tuple[int, int], ...] = (
-    (0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
+    (0, 1),
+    (1, 2),
+    (2, 3),
+    (3, 0),
+    (4, 5),
+    (5, 6),
+    (6, 7),
+    (7, 4),
+    (0, 4),
+    (1, 5),
+    (2, 6),
+    (3, 7),
+)
 
 
 def _float(boxes: Any) -> np.ndarray:
@@ -70,10 +83,10 @@ def corners(boxes_legacy: Any) -> np.ndarray:
     right-top, right-bottom, left-bottom.
     """
     boxes = _float(boxes_legacy).reshape(-1, np.shape(boxes_legacy)[-1])
-    w, l, h = boxes[:, 3:4], boxes[:, 4:5], boxes[:, 5:6]
-    along = l / 2 * np.array([1, 1, 1, 1, -1, -1, -1, -1])
-    left = w / 2 * np.array([1, -1, -1, 1, 1, -1, -1, 1])
-    up = h / 2 * np.array([1, 1, -1, -1, 1, 1, -1, -1])
+    width, length, height = boxes[:, 3:4], boxes[:, 4:5], boxes[:, 5:6]
+    along = length / 2 * np.array([1, 1, 1, 1, -1, -1, -1, -1])
+    left = width / 2 * np.array([1, -1, -1, 1, 1, -1, -1, 1])
+    up = height / 2 * np.array([1, 1, -1, -1, 1, 1, -1, -1])
     angle = heading_of(boxes)[:, None]
     x = np.cos(angle) * along - np.sin(angle) * left
     y = np.sin(angle) * along + np.cos(angle) * left
@@ -88,5 +101,8 @@ def points_inside(points_P3: Any, boxes_legacy: Any) -> np.ndarray:
     along = np.cos(angle) * offset[..., 0] + np.sin(angle) * offset[..., 1]
     left = -np.sin(angle) * offset[..., 0] + np.cos(angle) * offset[..., 1]
     size = boxes[:, None, 3:6] / 2
-    return ((np.abs(along) <= size[..., 1]) & (np.abs(left) <= size[..., 0])
-            & (np.abs(offset[..., 2]) <= size[..., 2]))
+    return (
+        (np.abs(along) <= size[..., 1])
+        & (np.abs(left) <= size[..., 0])
+        & (np.abs(offset[..., 2]) <= size[..., 2])
+    )

@@ -4,12 +4,14 @@
 [13:16] velocity, [16] yaw in radians, [17] yaw in degrees, both of [0, 360).
 The prepared file keeps what the CAN pose message says; `with_ego_pose` overwrites [0:7], [16], [17] on load.
 """
+
 import re
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from ..errors import DataError
+from bevformer.errors import DataError
+
 from .geometry import heading
 from .store import Store
 from .tables import read_json
@@ -35,12 +37,18 @@ def pose_messages(store: Store, scene_name: str) -> Optional[List[Dict[str, Any]
 
 def _check(message: Any, path: str) -> None:
     wanted = {"pos": 3, "orientation": 4, "accel": 3, "rotation_rate": 3, "vel": 3}
-    fits = isinstance(message, dict) and "utime" in message and set(message) == set(wanted) | {"utime"} and all(
-        len(message[key]) == length for key, length in wanted.items())
+    fits = (
+        isinstance(message, dict)
+        and "utime" in message
+        and set(message) == set(wanted) | {"utime"}
+        and all(len(message[key]) == length for key, length in wanted.items())
+    )
     if not fits:
-        raise DataError("%s holds a message of another form" % path,
-                        "A pose message has utime, pos, orientation, accel, rotation_rate and vel.",
-                        "Unpack can_bus.zip again.")
+        raise DataError(
+            "%s holds a message of another form" % path,
+            "A pose message has utime, pos, orientation, accel, rotation_rate and vel.",
+            "Unpack can_bus.zip again.",
+        )
 
 
 def can_bus_at(messages: Optional[Sequence[Dict[str, Any]]], timestamp_us: int) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 Source: BEVFormer's `CustomNuScenesDataset` at 66b65f3 (facts: bevformer.md, Data and ego motion).
 """
+
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
 
-from ..boxes import wrap_angle
-from ..config import Config
-from ..errors import DataError
-from ..types import CAMERAS, CLASSES, Frame, FrameMeta, GroundTruth, Sample
+from bevformer.boxes import wrap_angle
+from bevformer.config import Config, DataConfig
+from bevformer.errors import DataError
+from bevformer.types import CAMERAS, CLASSES, Frame, FrameMeta, GroundTruth, Sample
+
 from . import transforms
 from .can_bus import queue_differences, with_ego_pose
 from .geometry import rigid_inverse, rigid_of
@@ -25,13 +27,14 @@ MAX_OFF_CENTRE = 0.1
 class NuScenesQueue:
     """All frames of an infos file, in time order; `len` is their number.
 
-    The only thing kept between calls is, with `cache_frames`, the decoded uint8 images (for tiny sets: six
-    images of 256x144 are 0.66 MB per frame).
+    The only thing kept between calls is, with `cache_frames`, the images (for tiny sets: six of 256x144 are
+    0.66 MB per frame).
     """
 
-    def __init__(self, infos: Infos, store: Store, config: Config, training: bool,
-                 cache_frames: bool = False) -> None:
-        """DataError names sample and camera where a calibration is not finite, or a frame has no boxes field."""
+    def __init__(
+        self, infos: Infos, store: Store, config: Config, training: bool, cache_frames: bool = False
+    ) -> None:
+        """DataError names sample and camera of a calibration that is not finite."""
         self.infos = infos
         self.store = store
         self.config = config
@@ -39,10 +42,13 @@ class NuScenesQueue:
         self._lidar2img_FN44 = _all_lidar2img(infos)
         self._can_bus_F18 = _all_can_bus(infos)
         self._position = _positions_in_scene(infos.infos)
-        self._cache: Optional[Dict[int, List[np.ndarray]]] = {} if cache_frames else None
+        self._cache: Optional[Dict[int, np.ndarray]] = {} if cache_frames else None
         if training and "gt_boxes" not in infos.infos[0]:
-            raise DataError("%s holds no boxes" % infos.source, "Training needs them.",
-                            "Name the train file; the test split has none.")
+            raise DataError(
+                "%s holds no boxes" % infos.source,
+                "Training needs them.",
+                "Name the train file; the test split has none.",
+            )
 
     def __len__(self) -> int:
         return len(self.infos.infos)
@@ -53,20 +59,23 @@ class NuScenesQueue:
         A scene of fewer than k frames keeps its last one.
         """
         every = self.config.data.label_every
-        return [i for i, (place, length) in enumerate(self._position)
-                if place % every == every - 1 or (length < every and place == length - 1)]
+        return [
+            i
+            for i, (place, length) in enumerate(self._position)
+            if place % every == every - 1 or (length < every and place == length - 1)
+        ]
 
     def between_indices(self) -> List[int]:
         labelled = set(self.labelled_indices())
         return [i for i in range(len(self)) if i not in labelled]
 
     def truth(self, index: int) -> GroundTruth:
-        """Valid boxes of the ten classes with their centre strictly inside the BEV range; NaN velocity is 0."""
+        """Valid boxes of the ten classes, centre strictly inside the BEV range; NaN velocity is 0."""
         boxes, labels = ground_truth(self.infos.infos[index], self.config.head.pc_range_m)
         return GroundTruth(torch.from_numpy(boxes), torch.from_numpy(labels))
 
     def train_sample(self, index: int, rng: np.random.RandomState) -> Optional[Sample]:
-        """The queue that ends at `index`, with `queue_length` frames; ego motion relative within it.
+        """The queue of `queue_length` frames that ends at `index`; ego motion relative within it.
 
         None when any of its frames has no valid box: the caller draws another index.
         """
@@ -95,36 +104,56 @@ class NuScenesQueue:
         return [max(0, i) for i in earlier] + [index]
 
     def test_frame(self, index: int) -> Frame:
-        """One frame with absolute can_bus; `prev_bev_exists` is False and means nothing (video mode decides)."""
+        """One frame with absolute can_bus; `prev_bev_exists` is False and means nothing."""
         return self._frame(index, self._can_bus_F18[index].copy(), False, None)
 
-    def _frame(self, index: int, can_bus_18: np.ndarray, history: bool,
-               rng: Optional[np.random.RandomState]) -> Frame:
-        info, data = self.infos.infos[index], self.config.data
-        images = []
-        for image in self._decoded(index):
-            if rng is not None and data.photometric:
-                image = transforms.photometric_distortion(image.astype(np.float32), rng)
-            image = transforms.scale(transforms.normalise(image, data), data.scale)
-            images.append(transforms.pad(image, data.pad_divisor))
+    def _frame(
+        self, index: int, can_bus_18: np.ndarray, history: bool, rng: Optional[np.random.RandomState]
+    ) -> Frame:
+        info, factor = self.infos.infos[index], self.config.data.scale
+        images = self._images(index, rng)
         meta = FrameMeta(
-            sample_token=info["token"], scene_token=info["scene_token"], timestamp_s=info["timestamp"] / 1e6,
-            lidar2img_N44=transforms.scaled_lidar2img(self._lidar2img_FN44[index], data.scale),
-            can_bus_18=can_bus_18, prev_bev_exists=history, img_shape_hw=images[0].shape[:2])
-        batch = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
-        return Frame(torch.from_numpy(batch), meta)
+            sample_token=info["token"],
+            scene_token=info["scene_token"],
+            timestamp_s=info["timestamp"] / 1e6,
+            lidar2img_N44=transforms.scaled_lidar2img(self._lidar2img_FN44[index], factor),
+            can_bus_18=can_bus_18,
+            prev_bev_exists=history,
+            img_shape_hw=(images.shape[2], images.shape[3]),
+        )
+        return Frame(torch.from_numpy(images), meta)
 
-    def _decoded(self, index: int) -> List[np.ndarray]:
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        images = decode_frame(self.infos.infos[index], self.store)
-        if self._cache is not None:
-            self._cache[index] = images
-        return images
+    def _images(self, index: int, rng: Optional[np.random.RandomState]) -> np.ndarray:
+        """(6, 3, H, W) float32, normalised, scaled, padded; `rng` distorts where the preset does."""
+        data = self.config.data
+        if self._cache is None or data.photometric or data.scale >= 0.5:
+            return finished(self._decoded(index), data, rng if data.photometric else None)
+        # Scaled below a half, the finished floats are smaller than the decoded bytes.
+        if index not in self._cache:
+            self._cache[index] = finished(decode_frame(self.infos.infos[index], self.store), data, None)
+        return self._cache[index].copy()
+
+    def _decoded(self, index: int) -> np.ndarray:
+        if self._cache is None:
+            return decode_frame(self.infos.infos[index], self.store)
+        if index not in self._cache:
+            self._cache[index] = decode_frame(self.infos.infos[index], self.store)
+        return self._cache[index]
 
 
-def decode_frame(info: Info, store: Store) -> List[np.ndarray]:
-    """The six images, (H, W, 3) uint8 BGR, in the order of CAMERAS.
+def finished(images: np.ndarray, data: DataConfig, rng: Optional[np.random.RandomState]) -> np.ndarray:
+    """(6, H, W, 3) uint8 BGR -> (6, 3, H', W') float32 as the backbone sees them; `rng` distorts."""
+    done = []
+    for image in images:
+        if rng is not None:
+            image = transforms.photometric_distortion(image.astype(np.float32), rng)
+        image = transforms.scale(transforms.normalise(image, data), data.scale)
+        done.append(transforms.pad(image, data.pad_divisor).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.stack(done))
+
+
+def decode_frame(info: Info, store: Store) -> np.ndarray:
+    """The six images, (6, H, W, 3) uint8 BGR, in the order of CAMERAS.
 
     Raises DataError naming sample and camera when one is missing, broken, of another size than the first, or
     does not fit its calibration.
@@ -136,11 +165,12 @@ def decode_frame(info: Info, store: Store) -> List[np.ndarray]:
         try:
             image = transforms.decode(store.read(name), name)
         except DataError as error:
-            raise DataError("sample %s, %s: %s" % (info["token"], channel, error.seen), error.why,
-                            error.do) from error
+            raise DataError(
+                "sample %s, %s: %s" % (info["token"], channel, error.seen), error.why, error.do
+            ) from error
         _check_size(image, images[0] if images else image, cam, info["token"], channel)
         images.append(image)
-    return images
+    return np.stack(images)
 
 
 def _check_size(image: np.ndarray, first: np.ndarray, cam: Info, token: str, channel: str) -> None:
@@ -149,7 +179,9 @@ def _check_size(image: np.ndarray, first: np.ndarray, cam: Info, token: str, cha
         raise DataError(
             "sample %s, %s: the image is %dx%d, %s's is %dx%d"
             % (token, channel, width, height, CAMERAS[0], first.shape[1], first.shape[0]),
-            "The six images of a frame have to be of one size.", "Fetch the images again.")
+            "The six images of a frame have to be of one size.",
+            "Fetch the images again.",
+        )
     intrinsic = np.asarray(cam["cam_intrinsic"])
     cx, cy = intrinsic[0, 2], intrinsic[1, 2]
     if abs(cx / width - 0.5) > MAX_OFF_CENTRE or abs(cy / height - 0.5) > MAX_OFF_CENTRE:
@@ -157,7 +189,8 @@ def _check_size(image: np.ndarray, first: np.ndarray, cam: Info, token: str, cha
             "sample %s, %s: the image is %dx%d, but its calibration is for about %dx%d"
             % (token, channel, width, height, round(2 * cx), round(2 * cy)),
             "Projected boxes and features would land in the wrong place.",
-            "Use the original images; the model scales them itself.")
+            "Use the original images; the model scales them itself.",
+        )
 
 
 def ground_truth(info: Info, pc_range_m: Tuple[float, ...]) -> Tuple[np.ndarray, np.ndarray]:
@@ -169,8 +202,14 @@ def ground_truth(info: Info, pc_range_m: Tuple[float, ...]) -> Tuple[np.ndarray,
     boxes = np.concatenate([np.asarray(info["gt_boxes"]).reshape(-1, 7), velocity], axis=1).astype(np.float32)
     x, y = boxes[:, 0], boxes[:, 1]
     low_x, low_y, high_x, high_y = (pc_range_m[i] for i in (0, 1, 3, 4))
-    keep = (np.asarray(info["valid_flag"], dtype=bool) & (labels >= 0)
-            & (x > low_x) & (x < high_x) & (y > low_y) & (y < high_y))
+    keep = (
+        np.asarray(info["valid_flag"], dtype=bool)
+        & (labels >= 0)
+        & (x > low_x)
+        & (x < high_x)
+        & (y > low_y)
+        & (y < high_y)
+    )
     boxes = boxes[keep]
     boxes[:, 6] = wrap_angle(boxes[:, 6])
     return boxes, labels[keep]
@@ -179,8 +218,10 @@ def ground_truth(info: Info, pc_range_m: Tuple[float, ...]) -> Tuple[np.ndarray,
 def _all_lidar2img(infos: Infos) -> np.ndarray:
     """(F, 6, 4, 4) float64: intrinsics @ lidar-to-camera, in pixels of the unscaled images."""
     cams = [info["cams"][channel] for info in infos.infos for channel in CAMERAS]
-    sensor2lidar = rigid_of(np.array([cam["sensor2lidar_rotation"] for cam in cams], dtype=np.float64),
-                            np.array([cam["sensor2lidar_translation"] for cam in cams], dtype=np.float64))
+    sensor2lidar = rigid_of(
+        np.array([cam["sensor2lidar_rotation"] for cam in cams], dtype=np.float64),
+        np.array([cam["sensor2lidar_translation"] for cam in cams], dtype=np.float64),
+    )
     view = np.tile(np.eye(4), (len(cams), 1, 1))
     view[:, :3, :3] = np.array([np.asarray(cam["cam_intrinsic"])[:3, :3] for cam in cams], dtype=np.float64)
     lidar2img = (view @ rigid_inverse(sensor2lidar)).reshape(-1, len(CAMERAS), 4, 4)
@@ -191,19 +232,27 @@ def _all_lidar2img(infos: Infos) -> np.ndarray:
             "sample %s, %s: lidar2img holds a number that is not finite"
             % (infos.infos[frame]["token"], CAMERAS[camera]),
             "%d of %d cameras in %s are affected." % ((~finite).sum(), finite.size, infos.source),
-            "Make the file again with `bevrepro data prepare`.")
+            "Make the file again with `bevrepro data prepare`.",
+        )
     return lidar2img
 
 
 def _all_can_bus(infos: Infos) -> np.ndarray:
     """(F, 18) float64, absolute, with the ego pose filled in."""
-    rows = np.stack([with_ego_pose(info["can_bus"], info["ego2global_translation"], info["ego2global_rotation"])
-                     for info in infos.infos])
+    rows = np.stack(
+        [
+            with_ego_pose(info["can_bus"], info["ego2global_translation"], info["ego2global_rotation"])
+            for info in infos.infos
+        ]
+    )
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
-        raise DataError("sample %s: its ego pose or CAN data holds a number that is not finite"
-                        % infos.infos[bad[0]]["token"], "%d frames of %s are affected." % (len(bad), infos.source),
-                        "Make the file again with `bevrepro data prepare`.")
+        raise DataError(
+            "sample %s: its ego pose or CAN data holds a number that is not finite"
+            % infos.infos[bad[0]]["token"],
+            "%d frames of %s are affected." % (len(bad), infos.source),
+            "Make the file again with `bevrepro data prepare`.",
+        )
     return rows
 
 

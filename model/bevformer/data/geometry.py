@@ -3,6 +3,7 @@
 Quaternions are (w, x, y, z) as in the nuScenes tables and need not be normalised; `a2b` is a 4x4 that maps
 homogeneous points of frame a to frame b.  All float64.
 """
+
 import numpy as np
 
 
@@ -17,11 +18,15 @@ def multiply(a_wxyz: np.ndarray, b_wxyz: np.ndarray) -> np.ndarray:
     """Hamilton product: first rotate by b, then by a."""
     aw, ax, ay, az = np.moveaxis(np.asarray(a_wxyz, dtype=np.float64), -1, 0)
     bw, bx, by, bz = np.moveaxis(np.asarray(b_wxyz, dtype=np.float64), -1, 0)
-    return np.stack([
-        aw * bw - ax * bx - ay * by - az * bz,
-        aw * bx + ax * bw + ay * bz - az * by,
-        aw * by - ax * bz + ay * bw + az * bx,
-        aw * bz + ax * by - ay * bx + az * bw], axis=-1)
+    return np.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        axis=-1,
+    )
 
 
 def inverse(q_wxyz: np.ndarray) -> np.ndarray:
@@ -35,18 +40,25 @@ def rotation_matrix(q_wxyz: np.ndarray) -> np.ndarray:
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]]
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def quaternion_of(matrix_33: np.ndarray) -> np.ndarray:
-    """(3, 3) rotation -> unit (w, x, y, z) with w >= 0 (Bar-Itzhack: robust for slightly rounded matrices)."""
+    """(3, 3) rotation -> unit (w, x, y, z) with w >= 0 (Bar-Itzhack: takes rounded matrices)."""
     m = np.asarray(matrix_33, dtype=np.float64)
-    k = np.array([
-        [m[0, 0] - m[1, 1] - m[2, 2], 0.0, 0.0, 0.0],
-        [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0.0, 0.0],
-        [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0.0],
-        [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]]]) / 3.0
+    k = (
+        np.array(
+            [
+                [m[0, 0] - m[1, 1] - m[2, 2], 0.0, 0.0, 0.0],
+                [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0.0, 0.0],
+                [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0.0],
+                [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
+            ]
+        )
+        / 3.0
+    )
     x, y, z, w = np.linalg.eigh(k, UPLO="L")[1][:, -1]
     q = np.array([w, x, y, z])
     return q if w >= 0 else -q

@@ -3,6 +3,7 @@
 Layout of upstream's converter (a dict with `infos` and `metadata`), plus the digest of the sample tokens in
 the metadata.  Paths inside are relative to the data root ("samples/CAM_FRONT/...").
 """
+
 import dataclasses
 import os
 import pickle
@@ -13,9 +14,10 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 import numpy as np
 
-from .. import boxes as box_math
-from ..errors import DataError
-from ..types import CAMERAS
+from bevformer import boxes as box_math
+from bevformer.errors import DataError
+from bevformer.types import CAMERAS
+
 from . import infos_v1_1, safe_pickle
 from .store import Store
 from .tables import check_version, read_table, tokens_digest, versions_in
@@ -47,14 +49,16 @@ class Infos:
 
 
 def infos_path(path: str, split: str) -> str:
-    """FILE stays; a folder becomes its nuscenes_infos_temporal_<split>.pkl.  DataError when it is not there."""
+    """A file stays; a folder becomes its nuscenes_infos_temporal_<split>.pkl.  DataError if not there."""
     if os.path.isdir(path):
         found = os.path.join(path, file_name(split))
         if not os.path.isfile(found):
             there = sorted(name for name in os.listdir(path) if name.endswith(".pkl"))
-            raise DataError("no %s in %s" % (file_name(split), path),
-                            "There is %s." % (", ".join(there) or "no .pkl file in it"),
-                            "Make it with `bevrepro data prepare`, or name a file.")
+            raise DataError(
+                "no %s in %s" % (file_name(split), path),
+                "There is %s." % (", ".join(there) or "no .pkl file in it"),
+                "Make it with `bevrepro data prepare`, or name a file.",
+            )
         return found
     if not os.path.isfile(path):
         raise DataError("no such infos file: %s" % path, do="Make it with `bevrepro data prepare`.")
@@ -75,8 +79,9 @@ def load_infos(path: str) -> Infos:
         with open(path, "rb") as file:
             raw = file.read()
     except OSError as error:
-        raise DataError("cannot read %s: %s" % (path, error.strerror),
-                        do="Make it with `bevrepro data prepare`.") from error
+        raise DataError(
+            "cannot read %s: %s" % (path, error.strerror), do="Make it with `bevrepro data prepare`."
+        ) from error
     return from_object(safe_pickle.loads(raw, path), path)
 
 
@@ -93,50 +98,71 @@ def from_object(data: Any, path: str) -> Infos:
             infos = _legacy_boxes(infos, notes)
         infos.sort(key=lambda info: info["timestamp"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, np.linalg.LinAlgError) as error:
-        raise DataError("%s is no file of prepared frames: %s %s" % (path, type(error).__name__, error),
-                        "It has neither the layout of BEVFormer's converter nor that of mmdet3d 1.1.",
-                        PREPARE) from error
+        raise DataError(
+            "%s is no file of prepared frames: %s %s" % (path, type(error).__name__, error),
+            "It has neither the layout of BEVFormer's converter nor that of mmdet3d 1.1.",
+            PREPARE,
+        ) from error
     if not infos:
         raise DataError("%s holds no frames" % path, do=PREPARE)
     for info in infos:
         _check_info(info, path)
     without = sum(1 for info in infos if not np.any(info["can_bus"]))
     if without:
-        notes.append("%d of %d frames have no CAN data: acceleration, rotation rate and velocity are zero"
-                     % (without, len(infos)))
-    return Infos(infos, str(metadata.get("version", "")), str(metadata.get("bevrepro_tables_digest", "")),
-                 path, metadata, tuple(notes))
+        notes.append(
+            "%d of %d frames have no CAN data: acceleration, rotation rate and velocity are zero"
+            % (without, len(infos))
+        )
+    return Infos(
+        infos,
+        str(metadata.get("version", "")),
+        str(metadata.get("bevrepro_tables_digest", "")),
+        path,
+        metadata,
+        tuple(notes),
+    )
 
 
 def relative_path(path: str) -> str:
     """Drop a baked-in prefix: ./data/nuscenes/samples/... -> samples/...; others stay as they are."""
     clean = path.replace("\\", "/")
     found = list(re.finditer(r"(?:^|/)((?:samples|sweeps)/)", clean))
-    return clean[found[-1].start(1):] if found else clean
+    return clean[found[-1].start(1) :] if found else clean
 
 
 def _normal_form(info: Info) -> Info:
     """A copy with relative paths and a CAN row; the arrays are shared."""
     out = dict(info)
     out["lidar_path"] = relative_path(str(info.get("lidar_path", "")))
-    out["cams"] = {channel: dict(cam, data_path=relative_path(str(cam["data_path"])))
-                   for channel, cam in info["cams"].items()}
-    out["sweeps"] = [dict(sweep, data_path=relative_path(str(sweep["data_path"])))
-                     for sweep in info.get("sweeps") or []]
+    out["cams"] = {
+        channel: dict(cam, data_path=relative_path(str(cam["data_path"])))
+        for channel, cam in info["cams"].items()
+    }
+    out["sweeps"] = [
+        dict(sweep, data_path=relative_path(str(sweep["data_path"]))) for sweep in info.get("sweeps") or []
+    ]
     out["can_bus"] = np.array(info.get("can_bus", np.zeros(18)), dtype=np.float64)
     return out
 
 
 def _legacy_boxes(infos: List[Info], notes: List[str]) -> List[Info]:
-    """mmdet3d 1.0 wrote this layout with (l, w, h, yaw).  The file does not say so, but its cars do: l > w."""
-    cars = [info["gt_boxes"][np.asarray(info["gt_names"], dtype=str) == "car", 3:5] for info in infos if "gt_boxes" in info]
+    """mmdet3d 1.0 wrote this layout with (l, w, h, yaw).  The file does not say so; its cars do: l > w."""
+    cars = [
+        info["gt_boxes"][np.asarray(info["gt_names"], dtype=str) == "car", 3:5]
+        for info in infos
+        if "gt_boxes" in info
+    ]
     sizes = np.concatenate(cars) if cars else np.zeros((0, 2))
     if not len(sizes) or np.median(sizes[:, 0] - sizes[:, 1]) < 0:
         return infos
-    notes.append("boxes were converted from the convention of mmdet3d 1.0: the cars in the file are longer "
-                 "than wide in its fourth column")
-    return [dict(info, gt_boxes=box_math.new_to_legacy(info["gt_boxes"])) if "gt_boxes" in info else info
-            for info in infos]
+    notes.append(
+        "boxes were converted from the convention of mmdet3d 1.0: the cars in the file are longer "
+        "than wide in its fourth column"
+    )
+    return [
+        dict(info, gt_boxes=box_math.new_to_legacy(info["gt_boxes"])) if "gt_boxes" in info else info
+        for info in infos
+    ]
 
 
 def _check_info(info: Info, path: str) -> None:
@@ -147,18 +173,29 @@ def _check_info(info: Info, path: str) -> None:
     absent = [channel for channel in CAMERAS if channel not in info["cams"]]
     if absent:
         raise DataError(
-            "sample %s in %s has %d cameras: %s is missing" % (sample, path, len(info["cams"]), ", ".join(absent)),
-            "The model takes all six; its features are tied to them.", PREPARE)
+            "sample %s in %s has %d cameras: %s is missing"
+            % (sample, path, len(info["cams"]), ", ".join(absent)),
+            "The model takes all six; its features are tied to them.",
+            PREPARE,
+        )
     for channel in CAMERAS:
         lacking = [key for key in NEEDED_CAM if key not in info["cams"][channel]]
         if lacking:
-            raise DataError("sample %s, %s in %s lacks %s" % (sample, channel, path, ", ".join(lacking)), do=PREPARE)
+            raise DataError(
+                "sample %s, %s in %s lacks %s" % (sample, channel, path, ", ".join(lacking)), do=PREPARE
+            )
     if info["can_bus"].shape != (18,):
-        raise DataError("sample %s in %s has %d CAN numbers instead of 18" % (sample, path, info["can_bus"].size),
-                        do=PREPARE)
-    lengths = {key: len(info[key]) for key in ("gt_boxes", "gt_names", "gt_velocity", "valid_flag") if key in info}
+        raise DataError(
+            "sample %s in %s has %d CAN numbers instead of 18" % (sample, path, info["can_bus"].size),
+            do=PREPARE,
+        )
+    lengths = {
+        key: len(info[key]) for key in ("gt_boxes", "gt_names", "gt_velocity", "valid_flag") if key in info
+    }
     if len(set(lengths.values())) > 1:
-        raise DataError("sample %s in %s has boxes that do not fit together: %s" % (sample, path, lengths), do=PREPARE)
+        raise DataError(
+            "sample %s in %s has boxes that do not fit together: %s" % (sample, path, lengths), do=PREPARE
+        )
 
 
 def image_name(cam: Info, channel: str, store: Store) -> str:
@@ -172,14 +209,16 @@ def image_name(cam: Info, channel: str, store: Store) -> str:
 def check_infos(infos: Infos, store: Store, probes: int = 4) -> None:
     """DataError when the frames were made from other data than the store holds.
 
-    Compares the digest where file and store have one, otherwise the tokens; then looks for the images of a few
-    frames.  A store without tables (a folder of images) is only looked into for the images.
+    Compares tokens and, where the file has one, the digest; then looks for the images of a few frames.
+    A store without tables (a folder of images) is only looked into for the images.
     """
     there = versions_in(store)
     if there:
         version = infos.version or there[0]
         check_version(store, version)
-        _compare_tokens(infos, {row.get("token", "") for row in read_table(store, version, "sample")}, version)
+        _compare_tokens(
+            infos, {row.get("token", "") for row in read_table(store, version, "sample")}, version
+        )
     picks = np.unique(np.linspace(0, len(infos.infos) - 1, probes).astype(int))
     for info in (infos.infos[i] for i in picks):
         for channel in CAMERAS:
@@ -188,7 +227,8 @@ def check_infos(infos: Infos, store: Store, probes: int = 4) -> None:
                 raise DataError(
                     "no %s in the data (sample %s, %s of %s)" % (name, info["token"], channel, infos.source),
                     "The infos were made from other data, or an archive with images is missing.",
-                    "Add the archive or folder that has it as another --data-root, or prepare again.")
+                    "Add the archive or folder that has it as another --data-root, or prepare again.",
+                )
 
 
 def _compare_tokens(infos: Infos, tokens: Set[str], version: str) -> None:
@@ -198,15 +238,21 @@ def _compare_tokens(infos: Infos, tokens: Set[str], version: str) -> None:
         raise DataError(
             "%s was made from other data: %d of its %d frames are not in %s of this data, such as sample %s"
             % (infos.source, len(unknown), len(infos.infos), version, unknown[0]),
-            "Boxes and images would not belong together.", do)
+            "Boxes and images would not belong together.",
+            do,
+        )
     if infos.digest and infos.digest != tokens_digest(tokens):
         raise DataError(
             "%s was made from another set of frames than %s of this data" % (infos.source, version),
             "The digest over all sample tokens differs (%s... and %s...)."
-            % (infos.digest[:12], tokens_digest(tokens)[:12]), do)
+            % (infos.digest[:12], tokens_digest(tokens)[:12]),
+            do,
+        )
 
 
-def save_infos(folder: str, splits: Mapping[str, Sequence[Info]], metadata: Mapping[str, Any]) -> Dict[str, str]:
+def save_infos(
+    folder: str, splits: Mapping[str, Sequence[Info]], metadata: Mapping[str, Any]
+) -> Dict[str, str]:
     """Write one file per split into `folder`; split -> path.
 
     All are written under temporary names and synced before the first is renamed.
@@ -214,7 +260,9 @@ def save_infos(folder: str, splits: Mapping[str, Sequence[Info]], metadata: Mapp
     temporary: Dict[str, str] = {}
     try:
         for split, infos in splits.items():
-            handle, temporary[split] = tempfile.mkstemp(prefix=file_name(split) + ".", suffix=".tmp", dir=folder)
+            handle, temporary[split] = tempfile.mkstemp(
+                prefix=file_name(split) + ".", suffix=".tmp", dir=folder
+            )
             with os.fdopen(handle, "wb") as file:
                 # Protocol 2, as mmcv writes it: any reader of such files can read it.
                 pickle.dump(dict(infos=list(infos), metadata=dict(metadata)), file, protocol=2)

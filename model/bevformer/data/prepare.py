@@ -1,19 +1,21 @@
-"""`prepare`: the tables and CAN data of a set -> nuscenes_infos_temporal_{train,val}.pkl in a folder of yours."""
+"""`prepare`: tables and CAN data -> nuscenes_infos_temporal_{train,val}.pkl in a folder of the user's."""
+
 import argparse
 import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .. import __version__
-from ..errors import DataError, DiskError
-from ..talk import Talk
-from ..types import CAMERAS
+from bevformer import __version__
+from bevformer.errors import DataError, DiskError
+from bevformer.talk import Talk
+from bevformer.types import CAMERAS
+
 from .can_bus import can_bus_at, pose_messages
 from .infos import save_infos
 from .sample_info import Info, sample_info
 from .splits import scene_names
 from .store import Store, open_store
-from .tables import Row, Tables, load_tables, versions_in
+from .tables import Row, Tables, load_tables, only_version
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,37 @@ def main(argv: List[str], talk: Talk) -> int:
     paths = save_infos(make_folder(args.out), prepared.splits, prepared.metadata)
     for note in prepared.notes:
         talk.note(note)
-    talk.result(verb="prepare", files=paths, version=version,
-                frames={split: len(infos) for split, infos in prepared.splits.items()},
-                digest=prepared.metadata["bevrepro_tables_digest"],
-                zero_can_scenes=prepared.metadata["zero_can_scenes"])
+    talk.result(
+        verb="prepare",
+        files=paths,
+        version=version,
+        frames={split: len(infos) for split, infos in prepared.splits.items()},
+        digest=prepared.metadata["bevrepro_tables_digest"],
+        zero_can_scenes=prepared.metadata["zero_can_scenes"],
+    )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bevformer prepare", description=__doc__)
-    parser.add_argument("--data-root", action="append", required=True, metavar="DIR|ARCHIVE",
-                        help="folder or archive; give it again to lay others over it")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the files go; never inside the data")
-    parser.add_argument("--version", help="v1.0-mini, v1.0-trainval or v1.0-test; the only one present if left out")
-    parser.add_argument("--no-can-bus", action="store_true",
-                        help="go on without any CAN data (its 9 numbers are zero; changes the result)")
+    parser.add_argument(
+        "--data-root",
+        action="append",
+        required=True,
+        metavar="DIR|ARCHIVE",
+        help="folder or archive; give it again to lay others over it",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="where the files go; never inside the data"
+    )
+    parser.add_argument(
+        "--version", help="v1.0-mini, v1.0-trainval or v1.0-test; the only one present if left out"
+    )
+    parser.add_argument(
+        "--no-can-bus",
+        action="store_true",
+        help="go on without any CAN data (its 9 numbers are zero; changes the result)",
+    )
     return parser
 
 
@@ -59,8 +77,11 @@ def check_out(out: str, roots: Sequence[str]) -> None:
         if os.path.isdir(root):
             folder = os.path.realpath(root)
             if os.path.commonpath([target, folder]) == folder:
-                raise DataError("%s lies inside the data %s" % (out, root), "Nothing is written into the data.",
-                                "Name a folder elsewhere with --out.")
+                raise DataError(
+                    "%s lies inside the data %s" % (out, root),
+                    "Nothing is written into the data.",
+                    "Name a folder elsewhere with --out.",
+                )
 
 
 def make_folder(out: str) -> str:
@@ -68,21 +89,10 @@ def make_folder(out: str) -> str:
     try:
         os.makedirs(out, exist_ok=True)
     except OSError as error:
-        raise DiskError("cannot make the folder %s: %s" % (out, error.strerror),
-                        do="Name another folder with --out.") from error
+        raise DiskError(
+            "cannot make the folder %s: %s" % (out, error.strerror), do="Name another folder with --out."
+        ) from error
     return out
-
-
-def only_version(store: Store) -> str:
-    """The one version that is there.  DataError for none or several."""
-    there = versions_in(store)
-    if len(there) == 1:
-        return there[0]
-    if there:
-        raise DataError("the data holds several versions: %s" % ", ".join(there), do="Say which with --version.")
-    raise DataError(
-        "no v1.0-* tables in the data", "Neither v1.0-mini, v1.0-trainval nor v1.0-test is there.",
-        "--data-root has to be the folder that contains samples/ and v1.0-..., or the archive of the metadata.")
 
 
 def prepare(store: Store, version: str, talk: Talk, allow_no_can: bool = False) -> Prepared:
@@ -93,7 +103,6 @@ def prepare(store: Store, version: str, talk: Talk, allow_no_can: bool = False) 
     train_names, val_names = scene_names(version)
     test = version == "v1.0-test"
     splits: Dict[str, List[Info]] = {"test": []} if test else {"train": [], "val": []}
-    # Scene by scene in the order of the first sample: the order of upstream, whose sample table is contiguous.
     scenes = [scene for scene in tables.scenes if tables.samples_of(scene)]
     total, done = len(tables.samples), 0
     for scene in scenes:
@@ -104,8 +113,12 @@ def prepare(store: Store, version: str, talk: Talk, allow_no_can: bool = False) 
             splits[split].append(sample_info(tables, sample, can_bus, frame_idx, with_boxes=not test))
             done += 1
             talk.progress("prepare", done, total, scene["name"])
-    metadata = dict(version=version, bevrepro_tables_digest=tables.digest, tool="bevformer " + __version__,
-                    zero_can_scenes=zero_scenes)
+    metadata = dict(
+        version=version,
+        bevrepro_tables_digest=tables.digest,
+        tool="bevformer " + __version__,
+        zero_can_scenes=zero_scenes,
+    )
     unknown = [scene["name"] for scene in scenes if scene["name"] not in train_names | val_names]
     return Prepared(splits, metadata, tuple(_notes(zero_scenes, len(scenes), unknown, test)))
 
@@ -113,11 +126,15 @@ def prepare(store: Store, version: str, talk: Talk, allow_no_can: bool = False) 
 def _notes(zero_scenes: List[str], scenes: int, unknown: List[str], test: bool) -> List[str]:
     notes = []
     if zero_scenes:
-        notes.append("%d of %d scenes have no CAN data; acceleration, rotation rate and velocity are zero there: %s"
-                     % (len(zero_scenes), scenes, _few(zero_scenes)))
+        notes.append(
+            "%d of %d scenes have no CAN data; acceleration, rotation rate and velocity are zero there: %s"
+            % (len(zero_scenes), scenes, _few(zero_scenes))
+        )
     if unknown:
-        notes.append("%d scenes are in no official list and went to %s: %s"
-                     % (len(unknown), "test" if test else "val", _few(unknown)))
+        notes.append(
+            "%d scenes are in no official list and went to %s: %s"
+            % (len(unknown), "test" if test else "val", _few(unknown))
+        )
     return notes
 
 
@@ -128,24 +145,31 @@ def _few(names: Sequence[str]) -> str:
 def _can_of_scenes(tables: Tables, store: Store, allow_none: bool) -> Tuple[Dict[str, Any], List[str]]:
     """scene name -> messages or None, and the names without.  DataError when no scene has any."""
     messages: Dict[str, Optional[List[Row]]] = {
-        scene["name"]: pose_messages(store, scene["name"]) for scene in tables.scenes}
+        scene["name"]: pose_messages(store, scene["name"]) for scene in tables.scenes
+    }
     zero = sorted(name for name, found in messages.items() if found is None)
     if len(zero) == len(messages) and not allow_none:
         raise DataError(
             "no CAN data in the data: all %d scenes would be zero" % len(zero),
-            "BEVFormer reads acceleration, rotation rate and velocity from can_bus/<scene>_pose.json; without "
-            "them the published numbers are out of reach.",
-            "Add can_bus.zip (or the folder that contains can_bus/) as another --data-root, or say --no-can-bus.")
+            "BEVFormer reads acceleration, rotation rate and velocity from can_bus/<scene>_pose.json; "
+            "without them the published numbers are out of reach.",
+            "Add can_bus.zip, or a folder with can_bus/ in it, as another --data-root, or say --no-can-bus.",
+        )
     return messages, zero
 
 
 def check_images(tables: Tables, store: Store) -> None:
     """DataError that counts the camera images of keyframes that the store does not have."""
-    names = [row["filename"] for sample in tables.samples
-             for channel, row in tables.data_of(sample["token"]).items() if channel in CAMERAS]
+    names = [
+        row["filename"]
+        for sample in tables.samples
+        for channel, row in tables.data_of(sample["token"]).items()
+        if channel in CAMERAS
+    ]
     missing = [name for name in names if not store.exists(name)]
     if missing:
         raise DataError(
             "%d of %d keyframe images are missing, such as %s" % (len(missing), len(names), missing[0]),
             "Every frame needs its six images.",
-            "Add the archive or folder that has them as another --data-root.")
+            "Add the archive or folder that has them as another --data-root.",
+        )

@@ -1,7 +1,8 @@
-"""Pickles of plain data only: builtins and NumPy.  A pickle can name any function; here every other one is refused.
+"""Pickles of plain data only: builtins and NumPy.  A pickle can name any function; all others are refused.
 
 Prepared files come from other people, so they are read as data and never as a program.
 """
+
 import _codecs
 import io
 import pickle
@@ -9,7 +10,7 @@ from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 
-from ..errors import DataError
+from bevformer.errors import DataError
 
 _reconstruct = np.empty(0).__reduce__()[0]
 _scalar = np.float64(0).__reduce__()[0]
@@ -63,14 +64,28 @@ def loads(data: bytes, name: str) -> Any:
             raise _broken(name, "it does not begin like a pickle") from error
         if "truncated" in str(error):
             raise _broken(name, str(error)) from error
-        raise DataError("%s holds more than plain data: %s" % (name, error),
-                        "A pickle that names anything but builtins and NumPy could run a program, so it is not read.",
-                        "Make the file with `bevrepro data prepare`.") from error
-    except (EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError,
-            UnicodeDecodeError) as error:
+        raise DataError(
+            "%s holds more than plain data: %s" % (name, error),
+            "A pickle that names anything but builtins and NumPy could run a program, so it is not read.",
+            "Make the file with `bevrepro data prepare`.",
+        ) from error
+    except (
+        EOFError,
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        UnicodeDecodeError,
+    ) as error:
         raise _broken(name, "%s" % (error or type(error).__name__)) from error
 
 
 def _broken(name: str, what: str) -> DataError:
-    return DataError("%s is not a whole pickle: %s" % (name, what), "It was cut, or is a file of another kind.",
-                     "Make it again with `bevrepro data prepare`, or copy it again.")
+    return DataError(
+        "%s is not a whole pickle: %s" % (name, what),
+        "It was cut, or is a file of another kind.",
+        "Make it again with `bevrepro data prepare`, or copy it again.",
+    )

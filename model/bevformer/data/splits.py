@@ -1,11 +1,22 @@
 """Which scenes train and which validate: the official names."""
+
 from typing import FrozenSet, Tuple
 
-from ..errors import DataError
+from bevformer.errors import DataError
 
 # nuscenes.utils.splits.mini_train, mini_val
-MINI_TRAIN = frozenset(("scene-0061", "scene-0553", "scene-0655", "scene-0757",
-                        "scene-0796", "scene-1077", "scene-1094", "scene-1100"))
+MINI_TRAIN = frozenset(
+    (
+        "scene-0061",
+        "scene-0553",
+        "scene-0655",
+        "scene-0757",
+        "scene-0796",
+        "scene-1077",
+        "scene-1094",
+        "scene-1100",
+    )
+)
 MINI_VAL = frozenset(("scene-0103", "scene-0916"))
 
 
@@ -19,8 +30,11 @@ def scene_names(version: str) -> Tuple[FrozenSet[str], FrozenSet[str]]:
     try:
         from nuscenes.utils import splits
     except ImportError as error:
-        raise DataError("the scenes of %s are listed in the nuscenes-devkit, which cannot be imported: %s"
-                        % (version, error), do="Install it into this environment: pip install nuscenes-devkit") from error
+        raise DataError(
+            "the scenes of %s are listed in the nuscenes-devkit, which cannot be imported: %s"
+            % (version, error),
+            do="Install it into this environment: pip install nuscenes-devkit",
+        ) from error
     if version == "v1.0-test":
         return frozenset(splits.test), frozenset()
     return frozenset(splits.train), frozenset(splits.val)

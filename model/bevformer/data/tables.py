@@ -2,6 +2,7 @@
 
 Source of the meaning: nuscenes-devkit's `NuScenes` (reverse indices, `box_velocity`).
 """
+
 import hashlib
 import json
 from dataclasses import dataclass
@@ -9,12 +10,22 @@ from typing import Any, Dict, Iterable, List
 
 import numpy as np
 
-from ..errors import DataError
+from bevformer.errors import DataError
+
 from .store import Store
 
 Row = Dict[str, Any]
-REQUIRED = ("scene", "sample", "sample_data", "sample_annotation", "instance", "category",
-            "calibrated_sensor", "sensor", "ego_pose")
+REQUIRED = (
+    "scene",
+    "sample",
+    "sample_data",
+    "sample_annotation",
+    "instance",
+    "category",
+    "calibrated_sensor",
+    "sensor",
+    "ego_pose",
+)
 OPTIONAL = ("attribute", "visibility", "log", "map")
 VERSIONS = ("v1.0-mini", "v1.0-trainval", "v1.0-test")
 MAX_VELOCITY_GAP_S = 1.5
@@ -22,7 +33,7 @@ MAX_VELOCITY_GAP_S = 1.5
 
 @dataclass(frozen=True)
 class Tables:
-    """`rows[table][token]`; dicts keep the order of the JSON file.  Indices are built once by `load_tables`."""
+    """`rows[table][token]`, in the order of the JSON file.  Indices are built once by `load_tables`."""
 
     version: str
     rows: Dict[str, Dict[str, Row]]
@@ -50,7 +61,8 @@ class Tables:
             raise DataError(
                 "%s/%s.json has no row %r" % (self.version, table, token),
                 "Another table refers to it, so the tables are of different sets or were cut.",
-                "Download the metadata archive again and compare its checksum.") from None
+                "Download the metadata archive again and compare its checksum.",
+            ) from None
 
     def samples_of(self, scene: Row) -> List[Row]:
         """The samples of one scene in time order."""
@@ -70,13 +82,15 @@ class Tables:
         return str(self.get("category", instance["category_token"])["name"])
 
     def velocity(self, annotation: Row) -> np.ndarray:
-        """(3,) global metres per second by the neighbours' difference; NaN when unknown (devkit `box_velocity`)."""
+        """(3,) global metres per second from the neighbours; NaN when unknown (devkit `box_velocity`)."""
         first = self.get("sample_annotation", annotation["prev"]) if annotation["prev"] else annotation
         last = self.get("sample_annotation", annotation["next"]) if annotation["next"] else annotation
         if first is last:
             return np.full(3, np.nan)
-        gap_s = 1e-6 * (self.get("sample", last["sample_token"])["timestamp"]
-                        - self.get("sample", first["sample_token"])["timestamp"])
+        gap_s = 1e-6 * (
+            self.get("sample", last["sample_token"])["timestamp"]
+            - self.get("sample", first["sample_token"])["timestamp"]
+        )
         both_sides = bool(annotation["prev"] and annotation["next"])
         if gap_s > MAX_VELOCITY_GAP_S * (2 if both_sides else 1):
             return np.full(3, np.nan)
@@ -84,7 +98,7 @@ class Tables:
 
 
 def load_tables(store: Store, version: str) -> Tables:
-    """All tables of one version.  DataError names a missing or broken table and the versions that are there."""
+    """All tables of one version.  DataError names a missing or broken table and what is there."""
     check_version(store, version)
     names = REQUIRED + tuple(name for name in OPTIONAL if store.exists(_name(version, name)))
     rows = {name: _by_token(read_table(store, version, name), version, name) for name in names}
@@ -100,8 +114,10 @@ def load_tables(store: Store, version: str) -> Tables:
 
 
 def _index_keyframes(tables: Tables) -> None:
-    channel_of = {token: tables.get("sensor", row["sensor_token"])["channel"]
-                  for token, row in tables.rows["calibrated_sensor"].items()}
+    channel_of = {
+        token: tables.get("sensor", row["sensor_token"])["channel"]
+        for token, row in tables.rows["calibrated_sensor"].items()
+    }
     for row in tables.rows["sample_data"].values():
         if row["is_key_frame"]:
             if row["calibrated_sensor_token"] not in channel_of:
@@ -121,23 +137,51 @@ def versions_in(store: Store) -> List[str]:
 
 
 def check_version(store: Store, version: str) -> None:
-    """DataError when the store has no tables of this version."""
+    """DataError when the store has no tables of this version; it names those that are there."""
     if any(store.exists(_name(version, table)) for table in REQUIRED):
         return
     there = versions_in(store)
+    if not there:
+        raise _no_tables(store)
     raise DataError(
         "no tables of %s in the data" % version,
-        "There is %s." % ", ".join(there) if there else "No v1.0-* table folder is there at all.",
-        "Say --version %s." % there[0] if there else
-        "--data-root has to be the folder that contains samples/ and v1.0-..., or the archive of the metadata.")
+        "There is %s." % " and ".join(there),
+        "Say --version %s, or add the metadata archive of %s as another --data-root." % (there[0], version),
+    )
+
+
+def only_version(store: Store) -> str:
+    """The one version that is there.  DataError for none or several."""
+    there = versions_in(store)
+    if not there:
+        raise _no_tables(store)
+    if len(there) > 1:
+        raise DataError("the data holds %s" % " and ".join(there), do="Say which one with --version.")
+    return there[0]
+
+
+def _no_tables(store: Store) -> DataError:
+    if store.exists("sample.json"):
+        return DataError(
+            "the data root is the folder of the tables itself",
+            do="Name its parent as --data-root: the folder that contains samples/ and v1.0-....",
+        )
+    return DataError(
+        "no nuScenes tables in the data",
+        "None of %s is there." % ", ".join(VERSIONS),
+        "--data-root has to be the folder that contains samples/ and v1.0-..., or the metadata archive.",
+    )
 
 
 def read_table(store: Store, version: str, name: str) -> List[Row]:
     """One table as a list of rows.  DataError when it is missing or not JSON."""
     path = _name(version, name)
     if not store.exists(path):
-        raise DataError("missing table: %s" % path, "The set is not complete without it.",
-                        "Add the archive that holds it (the metadata of %s) as another --data-root." % version)
+        raise DataError(
+            "missing table: %s" % path,
+            "The set is not complete without it.",
+            "Add the archive that holds it (the metadata of %s) as another --data-root." % version,
+        )
     rows = read_json(store, path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError("%s is not a list of rows" % path, do="Download the metadata archive again.")
@@ -149,8 +193,11 @@ def read_json(store: Store, path: str) -> Any:
     try:
         return json.loads(store.read(path))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise DataError("%s is not valid JSON: %s" % (path, error), "It was probably cut while it was copied.",
-                        "Fetch it again and compare its checksum.") from error
+        raise DataError(
+            "%s is not valid JSON: %s" % (path, error),
+            "It was probably cut while it was copied.",
+            "Fetch it again and compare its checksum.",
+        ) from error
 
 
 def _name(version: str, table: str) -> str:
@@ -161,5 +208,6 @@ def _by_token(rows: List[Row], version: str, name: str) -> Dict[str, Row]:
     try:
         return {row["token"]: row for row in rows}
     except KeyError:
-        raise DataError("%s has a row without a token" % _name(version, name),
-                        do="Download the metadata archive again.") from None
+        raise DataError(
+            "%s has a row without a token" % _name(version, name), do="Download the metadata archive again."
+        ) from None

@@ -1,15 +1,16 @@
 """From the bytes of an image to what the backbone sees, step for step as BEVFormer's pipeline.
 
-Images are (H, W, 3) BGR; everything after `decode` is float32.  Order: distort (train), normalise, scale, pad.
+Images are (H, W, 3) BGR; everything after `decode` is float32.  Order: distort, normalise, scale, pad.
 Scaling *after* normalising, on floats, is upstream's order and matters in the last digits.
 """
+
 from typing import Tuple
 
 import cv2
 import numpy as np
 
-from ..config import DataConfig
-from ..errors import DataError
+from bevformer.config import DataConfig
+from bevformer.errors import DataError
 
 BRIGHTNESS_DELTA = 32.0
 CONTRAST = (0.5, 1.5)
@@ -18,13 +19,16 @@ HUE_DELTA = 18.0
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """JPEG or PNG -> (H, W, 3) uint8 BGR; EXIF turns are ignored, as upstream does.  DataError names the file."""
+    """JPEG or PNG -> (H, W, 3) uint8 BGR; EXIF turns are ignored, as upstream.  DataError names the file."""
     image = None
     if data:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise DataError("%s is not a readable image (%d bytes)" % (name, len(data)),
-                        "It is cut or of another format.", "Fetch it again and compare its checksum.")
+        raise DataError(
+            "%s is not a readable image (%d bytes)" % (name, len(data)),
+            "It is cut or of another format.",
+            "Fetch it again and compare its checksum.",
+        )
     return image
 
 
@@ -81,7 +85,7 @@ def pad(image: np.ndarray, divisor: int) -> np.ndarray:
     if (height, width) == image.shape[:2]:
         return image
     out = np.zeros((height, width, 3), dtype=image.dtype)
-    out[:image.shape[0], :image.shape[1]] = image
+    out[: image.shape[0], : image.shape[1]] = image
     return out
 
 
