@@ -9,13 +9,14 @@ from rich.text import Text
 from bevrepro.core.finding import Finding, Severity
 from bevrepro.core.machine import Machine
 from bevrepro.doctor.registry import FAMILIES
-from bevrepro.doctor.summary import summarise
+from bevrepro.doctor.summary import NOTHING_KNOWN, summarise
 
 ORDER = (Severity.FAIL, Severity.WARN, Severity.INFO)
 STYLES = {Severity.FAIL: "bold red", Severity.WARN: "bold yellow", Severity.INFO: "bold blue"}
 MARKS = {Severity.FAIL: "✗", Severity.WARN: "!", Severity.INFO: "i"}
-GOOD_MARK, GOOD_STYLE = "✓", "bold green"
-INDENT = " " * 11  # where the findings' text begins
+GOOD = Text("✓", "bold green")
+UNKNOWN = Text("?", "dim")
+INDENT = " " * 12  # where the findings' text begins
 
 
 def print_report(
@@ -47,15 +48,19 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print_family(console: Console, family: str, line: str, findings: Sequence[Finding]) -> None:
-    worst = next(
-        (severity for severity in ORDER if any(each.severity is severity for each in findings)), None
-    )
-    mark = Text(GOOD_MARK, GOOD_STYLE) if worst is None else Text(MARKS[worst], STYLES[worst])
     row = _grid(1, 7)
-    row.add_row(mark, Text(family, "bold"), Text(line))
+    row.add_row(_family_mark(line, findings), Text(family, "bold"), Text(line))
     console.print(row)
     for finding in sorted(findings, key=lambda each: ORDER.index(each.severity)):
         _print_finding(console, finding)
+
+
+def _family_mark(line: str, findings: Sequence[Finding]) -> Text:
+    """The worst severity; where nothing was found, whether anything is known at all."""
+    for severity in ORDER:
+        if any(each.severity is severity for each in findings):
+            return Text(MARKS[severity], STYLES[severity])
+    return UNKNOWN if line == NOTHING_KNOWN else GOOD
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
@@ -69,9 +74,9 @@ def _print_finding(console: Console, finding: Finding) -> None:
     console.print(row)
     # Outside the grid and never wrapped: each can be pasted as it stands.
     for command in finding.commands:
-        console.print(Text(f"{INDENT}  $ {command}", "cyan"), soft_wrap=True)
+        console.print(Text(f"{INDENT}$ {command}", "cyan"), soft_wrap=True)
     for link in finding.links:
-        console.print(Text(f"{INDENT}  {link}", "dim"), soft_wrap=True)
+        console.print(Text(f"{INDENT}{link}", "dim"), soft_wrap=True)
 
 
 def _grid(*widths: int) -> Table:

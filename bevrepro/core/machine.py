@@ -37,7 +37,7 @@ class Host:
     wsl: int | None = None  # 0 (none), 1 or 2
     container: str | None = None  # "" (none), "docker", "podman", ...
     root: bool | None = None
-    cap_sys_admin: bool | None = None
+    may_mount: bool | None = None  # CAP_SYS_ADMIN: held by root, for others left in the bounding set
     memory_total_b: int | None = None
     memory_available_b: int | None = None
     memory_limit_b: int | None = None  # of the control group; None where there is none

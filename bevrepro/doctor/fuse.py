@@ -45,10 +45,9 @@ def _helper(machine: Machine) -> Iterator[Verdict]:
 
 
 def _capability(machine: Machine) -> Iterator[Verdict]:
-    host = machine.host
-    if host.root and host.cap_sys_admin is False and machine.fuse.device == "ok":
+    if machine.host.may_mount is False and machine.fuse.device == "ok":
         yield warn(
-            f"root without the right to mount (CAP_SYS_ADMIN){' in a container' if host.container else ''}",
+            f"no right to mount here (CAP_SYS_ADMIN){' in a container' if machine.host.container else ''}",
             f"Start the container with --cap-add SYS_ADMIN --device /dev/fuse. {INSTEAD}",
         )
 

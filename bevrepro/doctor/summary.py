@@ -5,6 +5,8 @@ from bevrepro.core.units import MIB, size
 from bevrepro.doctor.cpu import usable_cores
 from bevrepro.doctor.host import usable_memory_b
 
+NOTHING_KNOWN = "unknown"
+
 
 def summarise(machine: Machine) -> dict[str, str]:
     """Family -> its line."""
@@ -19,7 +21,7 @@ def summarise(machine: Machine) -> dict[str, str]:
 
 
 def _join(*parts: str | None) -> str:
-    return ", ".join(part for part in parts if part) or "unknown"
+    return ", ".join(part for part in parts if part) or NOTHING_KNOWN
 
 
 def _host(machine: Machine) -> str:

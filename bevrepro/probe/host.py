@@ -31,7 +31,7 @@ VARIABLES = (
     "TORCH_CUDA_ARCH_LIST",
     "VIRTUAL_ENV",
 )
-CAP_SYS_ADMIN = 21
+CAP_SYS_ADMIN = 21  # linux/capability.h: what mount(2) asks for
 
 
 def probe_host(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> Host:
@@ -52,7 +52,7 @@ def probe_host(root: Path = Path("/"), environment: Mapping[str, str] | None = N
         wsl=wsl_version(kernel, read_text(root / "proc/version")),
         container=_container(root),
         root=os.geteuid() == 0,
-        cap_sys_admin=_capability(read_text(root / "proc/self/status"), CAP_SYS_ADMIN),
+        may_mount=_may_mount(read_text(root / "proc/self/status"), os.geteuid() == 0),
         memory_total_b=memory.get("MemTotal"),
         memory_available_b=memory.get("MemAvailable"),
         memory_limit_b=cgroup.memory_limit_b(root),
@@ -115,9 +115,10 @@ def _container(root: Path) -> str:
     return next((name for name in ("docker", "kubepods", "lxc") if name in groups), "")
 
 
-def _capability(status: str | None, number: int) -> bool | None:
-    effective = key_values(status).get("CapEff")
-    return None if effective is None else bool(int(effective, 16) >> number & 1)
+def _may_mount(status: str | None, root: bool) -> bool | None:
+    # An ordinary user mounts through a set-uid helper, which gets no more than the bounding set.
+    held = key_values(status).get("CapEff" if root else "CapBnd")
+    return None if held is None else bool(int(held, 16) >> CAP_SYS_ADMIN & 1)
 
 
 def _open_files() -> int | None:
