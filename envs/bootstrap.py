@@ -87,23 +87,29 @@ def choose_python(order, asked=None):
         seen = interpreters.probe(shutil.which(asked) or asked)
         why = "does not start as a Python interpreter" if seen is None else interpreters.judge(seen, order)
         if why:
-            raise Stop("%s %s; bevrepro needs 64-bit CPython %s." % (asked, why, either), advice(order[0]))
+            first = "%s %s; bevrepro needs 64-bit CPython %s." % (asked, why, either)
+            raise Stop(first, advice(order, [seen] if seen else []))
         return seen
     seen, refused = interpreters.find(order)
     if seen is None:
-        others = "".join("\n  %s %s" % pair for pair in refused)
-        raise Stop("No usable Python %s was found on this machine." % either + others, advice(order[0]))
+        others = "".join("\n  %s %s" % (other["path"], interpreters.judge(other, order)) for other in refused)
+        raise Stop("No usable Python %s was found on this machine." % either + others, advice(order, refused))
     return seen
 
 
-def advice(version):
-    return (
-        "Install one, then run the same command again. Any of these will do:\n"
-        "  apt-get install python{0} python{0}-venv     (Debian, Ubuntu; as root)\n"
-        "  dnf install python{0}                        (Fedora, RHEL; as root)\n"
-        "  uv python install {0}                        (no root)\n"
-        "  pyenv install {0}                            (no root, compiles)"
-    ).format(version)
+def advice(order, refused):
+    """What to install; a Python that lacks only Debian's split-off parts comes first."""
+    lines = ["Install one, then run the same command again. Any of these will do:"]
+    for version in [interpreters.minor_of(seen) for seen in refused if seen["missing"]]:
+        if version in order:
+            lines.append("  apt-get install python%s-venv     (as root)" % version)
+    lines += [
+        "  apt-get install python{0} python{0}-venv     (Debian, Ubuntu; as root)",
+        "  dnf install python{0}     (Fedora, RHEL; as root)",
+        "  uv python install {0}     (no root)",
+        "  pyenv install {0}     (no root, compiles)",
+    ]
+    return "\n".join(lines).format(order[0])
 
 
 def make_room(venv, needs_gib):
@@ -134,13 +140,14 @@ def build(venv, target_name, python):
         status, text = logged(venv, [python["path"], "-I", "-m", "venv", venv])
         if status:
             raise explain(venv, text)
-    with Phase("packages, each checked against its hash"):
-        pip(venv, "--require-hashes", "--only-binary", ":all:", "-r", main_lock)
+    # torch first: where it cannot be had, that is known within seconds.
     with Phase(target["torch"]["requirement"]):
         torch = install_torch(venv, target["torch"], torch_lock, python)
     if not torch["hashed"]:
         pinned = " and ".join(wheel["python"] for wheel in target["torch"]["wheel"])
         say("  torch was installed without a hash: only Python %s's is locked." % pinned)
+    with Phase("packages, each checked against its hash"):
+        pip(venv, "--require-hashes", "--only-binary", ":all:", "-r", main_lock)
     return {
         "target": target_name,
         "venv": venv,

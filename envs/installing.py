@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 
+from interpreters import minor_of
 from target_file import ROOT
 
 LOG = "bootstrap.log"
@@ -110,7 +111,7 @@ def install_torch(venv, torch, lock, python):
     torch is the target's table; python is what interpreters.probe returned.
     Returns {"requirement", "source", "hashed"}.  Never plain torch: that would bring gigabytes of CUDA.
     """
-    minor = ".".join(python["version"].split(".")[:2])
+    minor = minor_of(python)
     hashed = any(
         (wheel["python"], wheel["platform"]) == (minor, python["platform"]) for wheel in torch["wheel"]
     )

@@ -58,12 +58,15 @@ def _newest_first(pattern):
     return sorted(glob.glob(pattern), key=numbers, reverse=True)
 
 
+def minor_of(seen):
+    return ".".join(seen["version"].split(".")[:2])
+
+
 def judge(seen, versions):
     """Why this interpreter cannot carry the target, as a sentence; "" when it can."""
-    minor = ".".join(seen["version"].split(".")[:2])
     if seen["implementation"] != "CPython":
         return "is %s, not CPython" % seen["implementation"]
-    if minor not in versions:
+    if minor_of(seen) not in versions:
         return "is Python %s" % seen["version"]
     if seen["bits"] != 64:
         return "is a %d-bit Python" % seen["bits"]
@@ -73,16 +76,13 @@ def judge(seen, versions):
 
 
 def find(versions, environ=os.environ, probe=probe):
-    """(the first interpreter that will do or None, [(path, why not)] of the others), by order of versions."""
-    refused, seen_at = {}, {}
+    """(the first interpreter that will do or None, those that will not), by order of versions."""
+    seen_at = {}
     for version in versions:
         for path in places(version, environ):
             if path not in seen_at:
                 seen_at[path] = probe(path)
-            seen = seen_at[path]
-            if seen is None:
-                continue
-            if not judge(seen, [version]):
-                return seen, list(refused.items())
-            refused[path] = judge(seen, versions)
-    return None, [(path, why) for path, why in refused.items() if why]
+            if seen_at[path] and not judge(seen_at[path], [version]):
+                return seen_at[path], []
+    refused = {seen["path"]: seen for seen in seen_at.values() if seen}
+    return None, list(refused.values())
