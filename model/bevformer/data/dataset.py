@@ -147,9 +147,8 @@ def finished(images: np.ndarray, data: DataConfig, rng: Optional[np.random.Rando
     for image in images:
         if rng is not None:
             image = transforms.photometric_distortion(image.astype(np.float32), rng)
-        image = transforms.scale(transforms.normalise(image, data), data.scale)
-        done.append(transforms.pad(image, data.pad_divisor).transpose(2, 0, 1))
-    return np.ascontiguousarray(np.stack(done))
+        done.append(transforms.scale(transforms.normalise(image, data), data.scale))
+    return transforms.padded_planes(done, data.pad_divisor)
 
 
 def decode_frame(info: Info, store: Store) -> np.ndarray:

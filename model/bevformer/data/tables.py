@@ -6,7 +6,7 @@ Source of the meaning: nuscenes-devkit's `NuScenes` (reverse indices, `box_veloc
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable, List, Tuple
 
 import numpy as np
 
@@ -15,17 +15,37 @@ from bevformer.errors import DataError
 from .store import Store
 
 Row = Dict[str, Any]
-REQUIRED = (
-    "scene",
-    "sample",
-    "sample_data",
-    "sample_annotation",
-    "instance",
-    "category",
-    "calibrated_sensor",
-    "sensor",
-    "ego_pose",
-)
+# What is read here; a row that lacks one of its fields is refused on load.
+FIELDS: Dict[str, Tuple[str, ...]] = {
+    "scene": ("name",),
+    "sample": ("timestamp", "scene_token", "prev", "next"),
+    "sample_data": (
+        "sample_token",
+        "ego_pose_token",
+        "calibrated_sensor_token",
+        "timestamp",
+        "is_key_frame",
+        "filename",
+        "prev",
+    ),
+    "sample_annotation": (
+        "sample_token",
+        "instance_token",
+        "translation",
+        "rotation",
+        "size",
+        "num_lidar_pts",
+        "num_radar_pts",
+        "prev",
+        "next",
+    ),
+    "instance": ("category_token",),
+    "category": ("name",),
+    "calibrated_sensor": ("sensor_token", "translation", "rotation", "camera_intrinsic"),
+    "sensor": ("channel",),
+    "ego_pose": ("translation", "rotation"),
+}
+REQUIRED = tuple(FIELDS)
 OPTIONAL = ("attribute", "visibility", "log", "map")
 VERSIONS = ("v1.0-mini", "v1.0-trainval", "v1.0-test")
 MAX_VELOCITY_GAP_S = 1.5
@@ -205,9 +225,11 @@ def _name(version: str, table: str) -> str:
 
 
 def _by_token(rows: List[Row], version: str, name: str) -> Dict[str, Row]:
-    try:
-        return {row["token"]: row for row in rows}
-    except KeyError:
-        raise DataError(
-            "%s has a row without a token" % _name(version, name), do="Download the metadata archive again."
-        ) from None
+    for field in ("token",) + FIELDS.get(name, ()):
+        for row in rows:
+            if field not in row:
+                raise DataError(
+                    "%s: row %s has no %s" % (_name(version, name), row.get("token", "?"), field),
+                    do="Download the metadata archive again and compare its checksum.",
+                )
+    return {row["token"]: row for row in rows}
