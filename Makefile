@@ -33,7 +33,7 @@ format: venv  ## Rewrite the code in the agreed format
 	$(VENV)/ruff format $(FORMATTED)
 
 lock: venv  ## Resolve envs/targets/*.toml again into envs/locks/
-	@$(VENV)/python envs/lock.py
+	@$(VENV)/python envs/lock.py $(ARGS)
 
 lock-check: venv  ## Say whether the locks still match the targets (asks the package index)
 	@$(VENV)/python envs/lock.py --check

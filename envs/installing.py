@@ -48,8 +48,9 @@ CAUSES = [
     ),
     (
         r"No matching distribution found",
-        "The package index that pip is configured with lacks a locked package for this machine.",
-        "Point pip to a complete mirror (`pip config list` shows where it looks now), then run it again.",
+        "The package index that pip is configured with lacks a locked package, or did not answer.",
+        "Check the network, or point pip to a complete mirror (`pip config list` shows where it looks\n"
+        "now), then run the same command again.",
         3,
     ),
 ]
@@ -101,7 +102,8 @@ def explain(venv, text):
     """The Stop for a failed command, with the last lines of what it wrote."""
     meaning = [cause[1:] for cause in CAUSES if re.search(cause[0], text)]
     seen, do, exit_code = meaning[0] if meaning else ("The command failed.", "", 3)
-    tail = "".join("\n  | " + line for line in text.strip().splitlines()[-8:])
+    lines = [line for line in text.strip().splitlines() if not line.startswith("Ignoring ")]
+    tail = "".join("\n  | " + line for line in lines[-8:])
     return Stop(seen + tail, (do + "\nThe whole log: %s" % os.path.join(venv, LOG)).strip(), exit_code)
 
 
