@@ -11,7 +11,7 @@ from typing import List
 
 DATE = 1546300800            # 2019-01-01, for every member
 _ZIP_DATE = (2019, 1, 1, 0, 0, 0)
-GZIP_LEVEL = 3
+GZIP_LEVEL = 1
 SET_PARTS = ("maps", "samples", "sweeps")
 
 

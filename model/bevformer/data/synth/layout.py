@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ...errors import UserError
 from .world import CROSS_HALF_M, LANES_D, PAVEMENT_M, ROAD_D, YARD_M, Boxes, Ego, Road, World
 
 GAP_BELOW_M = 0.03  # the boxes hover a little, so that a lidar return from the ground is in none of them
@@ -154,7 +155,7 @@ def _things(road: Road, ego: Ego, times_s: np.ndarray, rng: np.random.RandomStat
                for kind, recipe in RECIPES.items() for _ in range(recipe.count)):
             break
     else:
-        raise RuntimeError("no room for %d boxes on the street" % BOXES_PER_FRAME)
+        raise UserError("no room was found for %d boxes on a street" % BOXES_PER_FRAME, do="Try another --seed.")
     kinds, sizes, s, d, turn, speed = zip(*crowd.rows)
     tint = rng.uniform(0.9, 1.1, (len(kinds), 1)) * rng.uniform(0.96, 1.04, (len(kinds), 3))
     return Boxes(tuple(kinds), np.array(sizes), np.array(s), np.array(d), np.full(len(kinds), GAP_BELOW_M),
@@ -204,7 +205,7 @@ def make_world(name: str, origin_m: Tuple[float, float], start_us: int, times_s:
                rng: np.random.RandomState) -> World:
     """A random scene; `times_s` are the key frames' times after `start_us`."""
     slow = 0.4 * min(1.0, 4.5 / max(float(times_s[-1]), 0.5))
-    curvature = rng.choice([-1.0, 1.0]) * rng.uniform(0.0005, 0.02)
+    curvature = rng.choice([-1.0, 1.0]) * rng.uniform(0.0005, 0.014)
     cross_s = float(rng.uniform(10.0, 20.0)) if rng.uniform() < 0.6 else None
     road = Road(origin_m, float(rng.uniform(-np.pi, np.pi)), float(curvature), cross_s)
     speed = slow * rng.uniform(2.5, 6.0)

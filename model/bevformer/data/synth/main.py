@@ -13,16 +13,16 @@ import shutil
 import tempfile
 import zlib
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from ...errors import ConfigError, DataError, DiskError
+from ...errors import ConfigError, DataError, DiskError, UserError
 from ...talk import Talk
 from .archive import write_archives
 from .can import can_messages
 from .layout import make_world
-from .lidar import scan
+from .lidar import Sweep, scan
 from .maps import draw_maps, place_scene
 from .opencv import load_cv2
 from .render import SceneRenderer, View, make_view
@@ -37,6 +37,8 @@ MARKER = "synth.json"
 FORMAT = 1                   # raised whenever the same options give another set
 PERIOD_S = 0.5
 JPEG_QUALITY = 92
+MIN_LIDAR_POINTS = 2
+MAX_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,10 @@ def _random(*name: Any) -> np.random.RandomState:
 
 
 def _write_json(path: str, content: Any) -> None:
-    with open(path, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=0)
-        stream.write("\n")
+    """A list gets a line per row; `indent` would leave json's fast encoder."""
+    rows = content if isinstance(content, list) else None
+    text = json.dumps(content) if rows is None else "[\n%s\n]" % ",\n".join(json.dumps(row) for row in rows)
+    _write_bytes(path, (text + "\n").encode())
 
 
 def _write_nuscenes(root: str, options: Options, talk: Talk) -> None:
@@ -159,9 +162,9 @@ def _write_nuscenes(root: str, options: Options, talk: Talk) -> None:
     for index, name in enumerate(SCENES[:options.scenes]):
         location, origin_m = place_scene(index)
         start_us = 1600000000000000 + index * 86400000000 + 17 * index
-        world = make_world(name, origin_m, start_us, times_s, _random(options.seed, name, "layout"))
+        world, sweeps = _make_scene(name, origin_m, start_us, times_s, options.seed)
         by_location.setdefault(location, []).append(world)
-        recordings.append(_record_scene(root, world, location, views, times_s, options, talk))
+        recordings.append(_record_scene(root, world, sweeps, location, views, times_s, options, talk))
         for message, content in can_messages(world, float(times_s[-1])).items():
             _write_json(os.path.join(root, "can_bus", "%s_%s.json" % (name, message)), content)
         talk.progress("synth", (index + 1) * options.samples, total, name)
@@ -179,21 +182,36 @@ def _write_bytes(path: str, content: bytes) -> None:
         stream.write(content)
 
 
-def _record_scene(root: str, world: World, location: str, views: Dict[str, View], times_s: np.ndarray,
-                  options: Options, talk: Talk) -> Recording:
+def _make_scene(name: str, origin_m: Tuple[float, float], start_us: int, times_s: np.ndarray,
+                seed: int) -> Tuple[World, List[Sweep]]:
+    """A world in which the lidar meets every thing in every key frame: others are no ground truth."""
+    for attempt in range(MAX_ATTEMPTS):
+        world = make_world(name, origin_m, start_us, times_s, _random(seed, name, "layout", attempt))
+        sweeps = []
+        for index, t in enumerate(times_s):
+            sweeps.append(scan(world, float(t), _random(seed, name, "lidar", index)))
+            if sweeps[-1].hits_N[:world.num_things].min() < MIN_LIDAR_POINTS:
+                break
+        else:
+            return world, sweeps
+    raise UserError("%s: in %d layouts something stayed hidden from the lidar" % (name, MAX_ATTEMPTS),
+                    do="Try another --seed.")
+
+
+def _record_scene(root: str, world: World, sweeps: List[Sweep], location: str, views: Dict[str, View],
+                  times_s: np.ndarray, options: Options, talk: Talk) -> Recording:
     renderer = SceneRenderer(world, views, _random(options.seed, world.name, "paint"))
     day = world.start_us // 86400000000 - 1600000000000000 // 86400000000 + 1
     logfile = "n%03d-2020-09-%02d-12-26-40+0000" % (900 + options.seed % 100, 12 + day)
     keyframes = []
     for index, t in enumerate(times_s):
         talk.progress("synth", SCENES.index(world.name) * len(times_s) + index, options.scenes * len(times_s), world.name)
-        keyframes.append(_record_keyframe(root, world, renderer, logfile, float(t),
-                                          _random(options.seed, world.name, "lidar", index)))
+        keyframes.append(_record_keyframe(root, world, renderer, logfile, float(t), sweeps[index]))
     return Recording(world, logfile, location, tuple(keyframes))
 
 
 def _record_keyframe(root: str, world: World, renderer: SceneRenderer, logfile: str, t: float,
-                     rng: np.random.RandomState) -> Keyframe:
+                     sweep: Sweep) -> Keyframe:
     """Writes the seven files of a sample.  The cameras expose shortly before the lidar's time stamp."""
     cv2 = load_cv2()
     things = world.num_things
@@ -205,7 +223,6 @@ def _record_keyframe(root: str, world: World, renderer: SceneRenderer, logfile: 
         shots.append(_shot(world, logfile, channel, t + camera.delay_s, "jpg"))
         _write_bytes(os.path.join(root, shots[-1].filename),
                      cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-    sweep = scan(world, t, rng)
     shots.append(_shot(world, logfile, LIDAR, t, "pcd.bin"))
     _write_bytes(os.path.join(root, shots[-1].filename), sweep.points_P5.tobytes())
     return Keyframe(shots[-1].timestamp_us, tuple(shots), world.box_poses(t)[:things], sweep.hits_N[:things],

@@ -32,10 +32,19 @@ def face_hits(origin_3: np.ndarray, half_3: np.ndarray, rays: Rays) -> Iterator[
         j, k = [other for other in range(3) if other != axis]
         with np.errstate(divide="ignore", invalid="ignore"):
             t = gap / rays[axis]
-            across = (origin_3[j] + t * rays[j]) / half_3[j]
-            up = (origin_3[k] + t * rays[k]) / half_3[k]
-            hit = (np.abs(across) <= 1.0) & (np.abs(up) <= 1.0) & (t > 0)
+            across, up = _along(t, rays[j], origin_3[j], half_3[j]), _along(t, rays[k], origin_3[k], half_3[k])
+            hit = np.abs(across) <= 1.0
+            hit &= np.abs(up) <= 1.0
+            hit &= t > 0
         yield FaceHit(2 * axis + (sign < 0), np.broadcast_to(t, hit.shape), across, up, hit)
+
+
+def _along(t: np.ndarray, ray: np.ndarray, origin: float, half: float) -> np.ndarray:
+    """(origin + t * ray) / half, with one temporary array: most of the time goes here."""
+    out = t * ray
+    out += origin
+    out /= half
+    return np.asarray(out)
 
 
 def rotation_z(yaw: float) -> np.ndarray:

@@ -12,15 +12,16 @@ from .opencv import load_cv2
 from .paint import HEIGHT, TILE_M, WIDTH, textures
 from .raycast import EDGES, FaceHit, corners, face_hits, rotation_z
 from .rig import Camera
-from .street import GRASS, Ground, draw_ground
+from .street import GRASS, SHADOW_SOFT_M, Ground, draw_ground, shade
 from .world import World
+
+Region = Tuple[slice, slice]  # rows, columns
 
 NEAR_M = 0.1
 HAZE = np.array((226, 214, 204), np.float32)  # blue, green, red
 HAZE_M = 160.0
 SKY_PER_DEGREE = 4
 SKY_DEGREES = 50
-SHADOW_SOFT_M = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def draw_sky(rng: np.random.RandomState) -> np.ndarray:
     height = np.linspace(0.0, 1.0, rows)[:, None]
     blue = HAZE + (np.array((205, 150, 96)) - HAZE) * np.sqrt(height)[..., None]
     coarse = rng.normal(0.0, 1.0, (rows // 16, columns // 32)).astype(np.float32)
-    coarse[:, -2:] = coarse[:, :2]
-    cloud = np.clip(cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC), 0, 1.2)[..., None] / 1.6
+    around = np.concatenate([coarse[:, -3:], coarse, coarse[:, :3]], axis=1)  # so that the ends meet
+    smooth = cv2.resize(around, (columns + 6 * 32, rows), interpolation=cv2.INTER_CUBIC)[:, 96:-96]
+    cloud = np.clip(smooth, 0, 1.2)[..., None] / 1.6
     sky = blue * (1 - cloud) + np.array((244, 240, 238)) * cloud
     hills = 2.0 + 1.2 * np.sin(np.linspace(0, 6 * np.pi, columns) + rng.uniform(0, 6)) \
         + rng.uniform(0.0, 2.5, columns // 24).repeat(24)
@@ -82,8 +84,7 @@ class SceneRenderer:
         self.ground: Ground = draw_ground(world, rng)
         self.sky = draw_sky(rng)
         self.textures: Dict[str, List[np.ndarray]] = textures(rng)
-        azimuth = world.sun_azimuth
-        self.sun_3 = np.array([0.7 * np.cos(azimuth), 0.7 * np.sin(azimuth), 0.71])
+        self.moving = np.nonzero(world.boxes.speed_N != 0.0)[0]
 
     def render(self, channel: str, t: float) -> Tuple[np.ndarray, np.ndarray]:
         """The picture at scene time `t` (s).
@@ -99,7 +100,7 @@ class SceneRenderer:
         picture = _Frame(view, origin, camera2global, self._backdrop(view, origin, camera2global, yaw))
         pose_N4 = self.world.box_poses(t)
         regions = _regions(view, origin, camera2global, corners(pose_N4, self.world.boxes.size_N3))
-        for index in np.nonzero(self.world.boxes.bottom_N < 1.0)[0]:
+        for index in self.moving:
             self._cast_shadow(picture, index, pose_N4[index])
         for index, region in regions:
             self._draw_box(picture, index, pose_N4[index], region)
@@ -120,50 +121,45 @@ class SceneRenderer:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
             borderValue=tuple(float(v) for v in GRASS[::-1]))
         depth = origin[2] / view.y_H[view.horizon:]
-        haze = (1.0 - np.exp(-depth / HAZE_M))[:, None, None].astype(np.float32)
-        bgr[view.horizon:] = below * (1.0 - haze) + HAZE * haze
+        haze = np.round(256 * (1.0 - np.exp(-depth / HAZE_M))).astype(np.uint16)[:, None, None]
+        bgr[view.horizon:] = (below * (256 - haze) + HAZE.astype(np.uint16) * haze) >> 8
         return bgr
 
     def _cast_shadow(self, picture: "_Frame", index: int, pose_4: np.ndarray) -> None:
-        """A soft dark patch below the box, drawn out a little away from the sun."""
+        """The shadow of something that moves; the others' are part of the ground."""
         size = self.world.boxes.size_N3[index]
-        shifted = pose_4.copy()
-        shifted[:2] -= self.sun_3[:2] * min(size[2], 2.0) * 0.35
+        shadow_4 = self.world.shadow(pose_4, size)
         spread = np.array([size[0] + 2 * SHADOW_SOFT_M, size[1] + 2 * SHADOW_SOFT_M, 0.02])
-        shifted[2] = 0.0
-        found = _regions(picture.view, picture.origin, picture.camera2global, corners(shifted[None], spread[None]))
-        for _, region in found:
-            hit = picture.plane_hit(shifted, spread / 2, region)
-            outside = np.maximum(np.abs(hit.across) * spread[0] / 2 - size[0] / 2,
-                                 np.abs(hit.up) * spread[1] / 2 - size[1] / 2)
-            light = 1.0 - 0.5 * hit.hit * np.clip(1.0 - outside / SHADOW_SOFT_M, 0.0, 1.0)
+        around = corners(shadow_4[None], spread[None])
+        for _, region in _regions(picture.view, picture.origin, picture.camera2global, around):
+            hit = [face for face in picture.box_hits(shadow_4, spread / 2, region) if face.face == 4][0]
+            light = shade(hit.across * spread[0] / 2, hit.up * spread[1] / 2, size)
             patch = picture.bgr[region]
-            patch[:] = patch * light[..., None].astype(np.float32)
+            patch[:] = patch * np.where(hit.hit, light, 1.0)[..., None]
 
-    def _draw_box(self, picture: "_Frame", index: int, pose_4: np.ndarray, region: Tuple[slice, slice]) -> None:
+    def _draw_box(self, picture: "_Frame", index: int, pose_4: np.ndarray, region: Region) -> None:
         boxes = self.world.boxes
-        kind, size = boxes.kinds[index], boxes.size_N3[index]
+        size = boxes.size_N3[index]
         for hit in picture.box_hits(pose_4, size / 2, region):
             picture.count(index, hit)
-            nearer = hit.hit & (hit.t < picture.depth[region])
-            if not nearer.any():
-                continue
-            colours = self._face_colours(kind, hit.face, pose_4[3], boxes.tint_N3[index])
-            texel = _texels(kind, hit, nearer, size)
-            picture.put(region, nearer, hit, colours[texel], index, index >= self.world.num_things)
+            hit.hit[:] &= hit.t < picture.depth[region]
+            where = np.flatnonzero(hit.hit)
+            if len(where):
+                texel = _texels(boxes.kinds[index], hit, where, size)
+                gain = self._light(hit.face, pose_4[3]) * boxes.tint_N3[index]
+                colours = np.minimum(self.textures[boxes.kinds[index]][hit.face][texel] * gain.astype(np.float32), 255)
+                picture.put(region, where, hit.t.ravel()[where], colours, index, index >= self.world.num_things)
 
-    def _face_colours(self, kind: str, face: int, yaw: float, tint: np.ndarray) -> np.ndarray:
-        """The face's texture in this scene's light."""
+    def _light(self, face: int, yaw: float) -> float:
+        """How bright a face is in this scene's sun."""
         cos, sin = np.cos(yaw), np.sin(yaw)
         normal = ((cos, sin, 0), (-cos, -sin, 0), (-sin, cos, 0), (sin, -cos, 0), (0, 0, 1), (0, 0, -1))[face]
-        light = 0.62 + 0.5 * max(0.0, float(np.dot(normal, self.sun_3)))
-        gain = (light * tint).astype(np.float32)
-        return np.minimum(self.textures[kind][face] * gain, 255.0).astype(np.uint8)
+        return 0.62 + 0.5 * max(0.0, float(np.dot(normal, self.world.sun_3)))
 
 
 def _texels(kind: str, hit: FaceHit, where: np.ndarray, size: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the texture for the pixels in `where`."""
-    across, down = (hit.across[where] + 1) / 2, (1 - hit.up[where]) / 2
+    """Rows and columns of the texture for the pixels `where` (flat indices)."""
+    across, down = (hit.across.ravel()[where] + 1) / 2, (1 - hit.up.ravel()[where]) / 2
     if kind in TILE_M and hit.face < 4:
         wide, high = TILE_M[kind]
         across = across * round(size[1 if hit.face < 2 else 0] / wide) % 1.0
@@ -181,20 +177,16 @@ class _Frame:
         self.owner = np.full((view.height, view.width), -1, np.int32)
         self._alone: Dict[int, int] = {}
 
-    def _in_box_frame(self, pose_4: np.ndarray, region: Tuple[slice, slice]) -> Tuple[np.ndarray, List[np.ndarray]]:
+    def _in_box_frame(self, pose_4: np.ndarray, region: Region) -> Tuple[np.ndarray, List[np.ndarray]]:
         """The camera's centre and the rays of a region, in the frame of a box."""
         to_box = rotation_z(-pose_4[3])
         turn = (to_box @ self.camera2global).astype(np.float32)
         x, y = self.view.x_W[region[1]][None], self.view.y_H[region[0]][:, None]
         return to_box @ (self.origin - pose_4[:3]), [row[0] * x + (row[1] * y + row[2]) for row in turn]
 
-    def box_hits(self, pose_4: np.ndarray, half_3: np.ndarray, region: Tuple[slice, slice]) -> Iterator[FaceHit]:
+    def box_hits(self, pose_4: np.ndarray, half_3: np.ndarray, region: Region) -> Iterator[FaceHit]:
         origin, (x, y, z) = self._in_box_frame(pose_4, region)
         return face_hits(origin.astype(np.float32), half_3.astype(np.float32), (x, y, z))
-
-    def plane_hit(self, pose_4: np.ndarray, half_3: np.ndarray, region: Tuple[slice, slice]) -> FaceHit:
-        """Where the rays meet the top of a flat box on the ground."""
-        return [hit for hit in self.box_hits(pose_4, half_3, region) if hit.face == 4][0]
 
     def count(self, index: int, hit: FaceHit) -> None:
         self._alone[index] = self._alone.get(index, 0) + int(np.count_nonzero(hit.hit))
@@ -202,15 +194,17 @@ class _Frame:
     def alone_N(self, num_boxes: int) -> np.ndarray:
         return np.array([self._alone.get(index, 0) for index in range(num_boxes)])
 
-    def put(self, region: Tuple[slice, slice], where: np.ndarray, hit: FaceHit, colours: np.ndarray,
+    def put(self, region: Region, where: np.ndarray, depth: np.ndarray, colours: np.ndarray,
             index: int, hazy: bool) -> None:
-        depth = hit.t[where]
+        """Writes pixels; `where` are flat indices into the region."""
         if hazy:
-            haze = (1.0 - np.exp(-depth / HAZE_M))[:, None].astype(np.float32)
-            colours = colours * (1.0 - haze) + HAZE * haze
-        self.bgr[region][where] = colours
-        self.depth[region][where] = depth
-        self.owner[region][where] = index
+            haze = (1.0 - np.exp(depth * np.float32(-1.0 / HAZE_M)))[:, None]
+            colours += (HAZE - colours) * haze
+        row, column = np.divmod(where, region[1].stop - region[1].start)
+        flat = (row + region[0].start) * self.view.width + column + region[1].start
+        self.bgr.reshape(-1, 3)[flat] = colours
+        self.depth.ravel()[flat] = depth
+        self.owner.ravel()[flat] = index
 
     def finish(self) -> np.ndarray:
         """The picture at its final size."""
@@ -222,10 +216,11 @@ class _Frame:
 
 
 def _regions(view: View, origin: np.ndarray, camera2global: np.ndarray,
-             corners_N83: np.ndarray) -> Iterator[Tuple[int, Tuple[slice, slice]]]:
-    """(index, rows and columns) of the boxes that reach into the picture."""
+             corners_N83: np.ndarray) -> Iterator[Tuple[int, Region]]:
+    """(index, rows and columns) of the boxes that reach into the picture, near ones first (less is overdrawn)."""
     points_N83 = (corners_N83 - origin) @ camera2global
-    for index in np.nonzero((points_N83[..., 2] > NEAR_M).any(axis=1))[0]:
+    ahead = np.nonzero((points_N83[..., 2] > NEAR_M).any(axis=1))[0]
+    for index in ahead[np.argsort((points_N83[ahead] ** 2).sum(axis=2).min(axis=1), kind="stable")]:
         points = _in_front(points_N83[index]) @ view.intrinsic_33.T
         uv = points[:, :2] / points[:, 2:]
         low = np.clip(np.floor(uv.min(axis=0)), 0, (view.width, view.height)).astype(int)

@@ -8,6 +8,7 @@ from .world import CROSS_HALF_M, PAVEMENT_M, ROAD_D, YARD_M, Road, World
 RESOLUTION_M = 0.125
 HALF_M = 56.0               # the picture covers a square of twice this around the middle of the ego's way
 GRASS = (96, 118, 72)       # red, green, blue
+SHADOW_SOFT_M = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,15 @@ def draw_ground(world: World, rng: np.random.RandomState) -> Ground:
     road = world.road
     size = int(2 * HALF_M / RESOLUTION_M)
     corner = np.array(road.place(np.float64(4.0), np.float64(0.0))[:2]) - HALF_M
-    x, y = np.meshgrid(corner[0] + np.arange(size) * RESOLUTION_M, corner[1] + np.arange(size) * RESOLUTION_M)
-    s, d = (v.astype(np.float32) for v in road.locate(x, y))
+    steps = np.arange(size) * RESOLUTION_M
+    s, d = road.locate((corner[0] + steps)[None].astype(np.float32), (corner[1] + steps)[:, None].astype(np.float32))
     picture = _Picture(s, d)
     carriageway = (d > ROAD_D[0]) & (d < ROAD_D[1])
     pavement = ~carriageway & (d > ROAD_D[0] - PAVEMENT_M) & (d < ROAD_D[1] + PAVEMENT_M)
     yard = ~carriageway & ~pavement & (np.abs(d) < YARD_M)
     picture.fill(yard, (112, 110, 108))
     bays = yard & (np.mod(np.abs(d), 6.5) < 5.0)
-    for at in np.arange(-60.0, 60.0, 2.8):
-        picture.line(s, at, 0.1, (196, 196, 192), bays & (np.abs(s - at) < 0.5))
+    picture.line(np.mod(s, 2.8), 1.4, 0.1, (196, 196, 192), bays)
     picture.fill(pavement, (156, 150, 142))
     tiles = pavement & ((np.mod(s, 1.2) < 0.1) | (np.mod(d, 1.2) < 0.1))
     picture.fill(tiles, (138, 133, 126))
@@ -100,6 +100,30 @@ def draw_ground(world: World, rng: np.random.RandomState) -> Ground:
         picture.line(d, at, 0.24, (182, 178, 172), np.ones_like(carriageway))
     if road.cross_s is not None:
         _crossing(picture, road.cross_s)
-    patches = rng.normal(0.0, 5.0, (size // 16, size // 16)).repeat(16, axis=0).repeat(16, axis=1)
-    picture.rgb += (patches + rng.normal(0.0, 5.0, (size, size)))[..., None].astype(np.float32)
-    return Ground(np.clip(picture.rgb[..., ::-1], 0, 255).astype(np.uint8), corner)
+    patches = rng.randint(-7, 8, (size // 16, size // 16)).astype(np.float32).repeat(16, axis=0).repeat(16, axis=1)
+    patches += rng.randint(-8, 9, (size, size))
+    picture.rgb += patches[..., None]
+    ground = Ground(np.ascontiguousarray(picture.rgb[..., ::-1]).astype(np.uint8), corner)
+    poses_N4 = world.box_poses(0.0)
+    for index in np.nonzero((world.boxes.speed_N == 0.0) & (world.boxes.bottom_N < 1.0))[0]:
+        _darken(ground, world.shadow(poses_N4[index], world.boxes.size_N3[index]), world.boxes.size_N3[index])
+    return ground
+
+
+def shade(along_m: np.ndarray, across_m: np.ndarray, size_3: np.ndarray) -> np.ndarray:
+    """Light on the ground (0.5..1) at a distance from the middle of a shadow as long and wide as `size_3`."""
+    outside = np.maximum(np.abs(along_m) - size_3[0] / 2, np.abs(across_m) - size_3[1] / 2)
+    return 1.0 - 0.5 * np.clip(1.0 - outside / SHADOW_SOFT_M, 0.0, 1.0)
+
+
+def _darken(ground: Ground, pose_4: np.ndarray, size_3: np.ndarray) -> None:
+    """Draws the shadow of what never moves."""
+    reach = np.hypot(size_3[0], size_3[1]) / 2 + SHADOW_SOFT_M
+    low = np.maximum((pose_4[:2] - reach - ground.corner_m) / RESOLUTION_M, 0).astype(int)
+    high = np.maximum((pose_4[:2] + reach - ground.corner_m) / RESOLUTION_M, 0).astype(int)
+    patch = ground.bgr[low[1]:high[1], low[0]:high[0]]
+    x = ground.corner_m[0] + (low[0] + np.arange(patch.shape[1])) * RESOLUTION_M - pose_4[0]
+    y = ground.corner_m[1] + (low[1] + np.arange(patch.shape[0])) * RESOLUTION_M - pose_4[1]
+    cos, sin = np.cos(pose_4[3]), np.sin(pose_4[3])
+    light = shade(cos * x[None] + sin * y[:, None], -sin * x[None] + cos * y[:, None], size_3)
+    patch[:] = patch * light[..., None]

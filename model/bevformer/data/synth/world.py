@@ -109,3 +109,13 @@ class World:
 
     def box_poses(self, t: float) -> np.ndarray:
         return self.boxes.poses(self.road, t)
+
+    @property
+    def sun_3(self) -> np.ndarray:
+        """The direction to the sun."""
+        return np.array([0.7 * np.cos(self.sun_azimuth), 0.7 * np.sin(self.sun_azimuth), 0.71])
+
+    def shadow(self, pose_4: np.ndarray, size_3: np.ndarray) -> np.ndarray:
+        """The pose of a box's shadow: on the ground, a little away from the sun."""
+        away = self.sun_3[:2] * min(float(size_3[2]), 2.0) * 0.35
+        return np.array([pose_4[0] - away[0], pose_4[1] - away[1], 0.0, pose_4[3]])
