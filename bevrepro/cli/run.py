@@ -1,0 +1,265 @@
+"""`bevrepro train, eval, viz, report, demo`: from data to a page with numbers and pictures."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, BadParameter, Context, Option, Typer
+
+MORE = {"allow_extra_args": True}  # `--cfg-options a=1 b=2`, as people know it
+
+Config = Annotated[str, Argument(metavar="CONFIG", help="A preset, or the config.json of a work folder.")]
+Roots = Annotated[
+    list[Path] | None,
+    Option(
+        "--data-root",
+        help="A mount point, folder or archive; may be repeated, the last one wins. "
+        "By default data/nuscenes, else the folder of --infos.",
+    ),
+]
+InfosPath = Annotated[
+    Path, Option("--infos", help="A file from `bevrepro data prepare`, or the folder that holds both.")
+]
+Gpus = Annotated[
+    int | None, Option("--gpus", help="0: the CPU, 1: one GPU. By default 1 where torch sees a GPU.")
+]
+CfgOptions = Annotated[
+    list[str] | None,
+    Option("--cfg-options", metavar="KEY=VALUE...", help="Override the configuration: schedule.lr=0.001"),
+]
+Json = Annotated[bool, Option("--json", help="Write the result as JSON to stdout.")]
+
+
+def register(app: Typer) -> None:
+    """Add the commands."""
+    app.command("train", context_settings=MORE)(train)
+    app.command("eval", context_settings=MORE)(evaluate)
+    app.command("viz")(viz)
+    app.command("report")(report)
+    app.command("demo")(demo)
+
+
+def train(
+    context: Context,
+    config: Config,
+    infos: InfosPath,
+    data_root: Roots = None,
+    work_dir: Annotated[
+        Path | None, Option("--work-dir", help="Where everything is written. [default: work_dirs/CONFIG]")
+    ] = None,
+    gpus: Gpus = None,
+    seed: Annotated[int | None, Option("--seed", min=0, help="Same seed, same result on a CPU.")] = None,
+    cfg_options: CfgOptions = None,
+    resume_from: Annotated[
+        Path | None, Option("--resume-from", metavar="FILE", help="Go on from this checkpoint.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        Option("--resume", metavar="auto|FILE", help="auto: from the work folder's latest.pth, if any."),
+    ] = None,
+    no_validate: Annotated[bool, Option("--no-validate", help="Do not remind of the evaluation.")] = False,
+    deterministic: Annotated[
+        bool, Option("--deterministic", help="Only kernels that repeat bit for bit.")
+    ] = False,
+    launcher: Annotated[str, Option("--launcher", help="none; the others are refused.")] = "none",
+    as_json: Json = False,
+) -> None:
+    """Train a configuration on prepared frames. Ctrl-C saves; --resume auto goes on exactly.
+
+    Leaves config.json, a log, checkpoints, latest.pth and run.json in the work folder.
+    """
+    _check_launcher(launcher)
+    if resume is not None and resume.startswith("-"):
+        raise BadParameter("write --resume auto, or --resume FILE")
+    argv: list[Any] = [config, *_data(data_root, infos)]
+    argv += ["--work-dir", work_dir or Path("work_dirs") / Path(config).stem]
+    argv += _common(gpus, cfg_options, context)
+    argv += _given("--seed", seed) + _given("--resume-from", resume_from) + _given("--resume", resume)
+    argv += ["--no-validate"] * no_validate + ["--deterministic"] * deterministic
+    result = _run("train", argv)
+    if as_json:
+        _print_json(result)
+        return
+    pace = result.get("seconds_per_step")
+    print(f"{result['checkpoint']}: {result['steps']} steps" + (f", {pace:.3f} s per step" if pace else ""))
+
+
+def evaluate(
+    context: Context,
+    config: Config,
+    checkpoint: Annotated[Path, Argument(metavar="CKPT", help="A .pth file.")],
+    infos: InfosPath,
+    data_root: Roots = None,
+    split: Annotated[str, Option("--split", metavar="train|val", help="Which file of --infos.")] = "val",
+    subset: Annotated[
+        list[str] | None,
+        Option("--subset", metavar="all|labelled|between", help="What to score; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, Option("--out", help="Folder for the results. [default: eval beside CKPT]")
+    ] = None,
+    format_only: Annotated[bool, Option("--format-only", help="Write the results, score nothing.")] = False,
+    metric: Annotated[str, Option("--eval", metavar="bbox", help="What to evaluate; always bbox.")] = "bbox",
+    gpus: Gpus = None,
+    workers: Annotated[int | None, Option("--workers", min=0, help="Processes that load images.")] = None,
+    limit: Annotated[int | None, Option("--limit", min=1, help="Run only the first N frames.")] = None,
+    cfg_options: CfgOptions = None,
+    as_json: Json = False,
+) -> None:
+    """Run a checkpoint over a split as video and score it with nuscenes-devkit's own DetectionEval.
+
+    Leaves results_nusc.json, eval.json and the devkit's metrics_summary.json in the folder.
+    """
+    argv: list[Any] = [config, checkpoint, *_data(data_root, infos), "--split", split, "--eval", metric]
+    for name in subset or []:
+        argv += ["--subset", name]
+    argv += _given("--out", out) + _given("--workers", workers) + _given("--limit", limit)
+    argv += _common(gpus, cfg_options, context) + ["--format-only"] * format_only
+    result = _run("eval", argv)
+    if as_json:
+        _print_json(result)
+        return
+    for name, score in (result.get("metrics") or {}).items():
+        count = score.get("num_samples", "?")
+        frames = f"{count} frames of {score.get('split')}"
+        print(f"{name}: mAP {score['mAP']:.4f}  NDS {score['NDS']:.4f}  ({frames})")
+    print(result["results"])
+
+
+def viz(
+    infos: InfosPath,
+    out: Annotated[Path, Option("--out", help="Folder for the pictures.")],
+    data_root: Roots = None,
+    results: Annotated[
+        Path | None, Option("--results", help="results_nusc.json from eval; without it only the true boxes.")
+    ] = None,
+    split: Annotated[str, Option("--split", metavar="train|val", help="Which file of --infos.")] = "val",
+    sample: Annotated[
+        list[str] | None, Option("--sample", metavar="TOKEN", help="Which frame; may be repeated.")
+    ] = None,
+    count: Annotated[int | None, Option("--count", min=1, help="Without --sample: so many, spread.")] = None,
+    score: Annotated[
+        float | None, Option("--score", min=0, max=1, help="Draw predictions from this score on.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw single samples as PNG: six cameras with predicted and true boxes, and the bird's-eye view."""
+    argv: list[Any] = [*_data(data_root, infos), "--split", split, "--out", out]
+    argv += _given("--results", results) + _given("--count", count) + _given("--score", score)
+    for token in sample or []:
+        argv += ["--sample", token]
+    result = _run("viz", argv)
+    if as_json:
+        _print_json(result)
+        return
+    for picture in result["pictures"]:
+        print(picture["path"])
+
+
+def report(
+    work_dir: Annotated[Path, Argument(metavar="WORK_DIR", help="The --work-dir of a training.")],
+    out: Annotated[
+        Path | None, Option("--out", metavar="FILE", help="[default: report.html in WORK_DIR]")
+    ] = None,
+) -> None:
+    """Put a run on one HTML page that needs nothing else: commands, machine, loss, scores, pictures."""
+    from bevrepro.drive.report import write_report
+
+    print(write_report(work_dir, out))
+
+
+def demo(
+    out: Annotated[
+        Path, Option("--out", metavar="DIR", help="A new folder, or one of an earlier demo.")
+    ] = Path("demo_out"),
+    steps: Annotated[int, Option("--steps", min=1, help="Optimiser steps; fewer learn less.")] = 1900,
+    seed: Annotated[int, Option("--seed", min=0, max=2**31 - 1, help="Of data and training.")] = 0,
+) -> None:
+    """Run everything once, on data made for it: no download, no GPU, no root. About 6 minutes on 2 cores.
+
+    Runs the real commands one after another and prints each so that it can be pasted. An interrupted
+    demo goes on where it stopped when it is started again.
+    """
+    from bevrepro.cli.demo_view import Narrator
+    from bevrepro.drive.demo import Demo, run_demo, usable_gpus
+
+    narrator = Narrator()
+    summary = run_demo(Demo(out, steps, seed, usable_gpus()), _invoke, narrator)
+    narrator.close(summary)
+
+
+def _invoke(argv: list[str]) -> int:
+    """One command through the real command line, in this process; errors and Ctrl-C come back as they are."""
+    from bevrepro.cli import INTERRUPTED, app
+
+    try:
+        app(args=argv, prog_name="bevrepro")
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        if code > INTERRUPTED:  # SIGTERM or SIGHUP
+            raise
+        return code
+    return 0
+
+
+def _run(verb: str, argv: list[Any]) -> dict[str, Any]:
+    """A verb of the model plane with a progress bar; its result without the event's name."""
+    from bevrepro.cli.progress import shown
+    from bevrepro.drive.launch import run_model
+
+    with shown(verb) as on_event:
+        result = run_model(verb, [str(part) for part in argv], on_event=on_event)
+    return {key: value for key, value in result.items() if key != "event"}
+
+
+def _data(data_root: list[Path] | None, infos: Path) -> list[Any]:
+    """--data-root for every root, and --infos. A choice made here is said aloud."""
+    from bevrepro.data.roots import resolve
+
+    if not data_root:
+        folder = Path("data/nuscenes")
+        chosen = folder if folder.is_dir() else infos if infos.is_dir() else infos.parent
+        print(f"No --data-root given: reading images from {chosen}", file=sys.stderr)
+        data_root = [chosen]
+    roots = [part for root in resolve(data_root) for part in ("--data-root", root)]
+    return [*roots, "--infos", infos]
+
+
+def _common(gpus: int | None, cfg_options: list[str] | None, context: Context) -> list[Any]:
+    """--gpus, and --cfg-options with the words that follow its first."""
+    for word in context.args:
+        if not cfg_options or "=" not in word:
+            raise BadParameter(f"unexpected argument: {word}")
+    options = [*(cfg_options or []), *context.args]
+    return _given("--gpus", gpus) + (["--cfg-options", *options] if options else [])
+
+
+def _given(name: str, value: Any) -> list[Any]:
+    return [] if value is None else [name, value]
+
+
+def _check_launcher(launcher: str) -> None:
+    """Raises ConfigError for every launcher that this version does not have."""
+    from bevrepro.core.errors import ConfigError
+
+    if launcher in ("slurm", "mpi"):
+        raise ConfigError(
+            f"--launcher {launcher} is not supported",
+            "Several processes are started by torchrun, from a later version on (issue 7).",
+            "Leave --launcher out; in a job script run the same command with --gpus 1.",
+        )
+    if launcher == "pytorch":
+        raise ConfigError(
+            "--launcher pytorch: training on several devices comes with a later version (issue 7)",
+            "One device needs no launcher.",
+            "Leave --launcher out.",
+        )
+    if launcher != "none":
+        raise BadParameter(f"unknown launcher: {launcher}")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2))
