@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from .checkpoint import load_checkpoint, write_atomically
 from .config import Config, from_dict, override, preset
-from .errors import CheckpointError, ConfigError, DataError
+from .errors import CheckpointError, ConfigError, DataError, DiskError
 from .results import ResultsWriter, format_sample
 from .talk import Talk
 from .types import Detections, Frame, VideoMemory
@@ -28,7 +29,7 @@ Step = Callable[[Frame, Optional[VideoMemory]], Tuple[Detections, VideoMemory]]
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="eval", description="Evaluate a checkpoint with nuscenes-devkit.")
-    parser.add_argument("config", help="a preset, or the config.json of a work folder")
+    parser.add_argument("config", help="a preset, a work folder's config.json, or an upstream .py file")
     parser.add_argument("checkpoint")
     parser.add_argument("--data-root", action="append", required=True, help="folder or archive; repeatable")
     parser.add_argument("--infos", required=True, help="a prepared file, or the folder that holds both")
@@ -54,16 +55,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str], talk: Talk) -> int:
     args = parse(argv)
     from .data.dataset import NuScenesQueue
-    from .data.infos import load_infos
+    from .data.infos import check_infos, infos_path, load_infos
     from .data.store import open_store
 
-    config = override(read_config(args.config), args.cfg_options)
+    config = override(read_config(args.config, talk), args.cfg_options)
     device = choose_device(args.gpus, talk)
     store = open_store(args.data_root)
-    infos = load_infos(infos_file(args.infos, args.split))
+    infos = load_infos(infos_path(args.infos, args.split))
+    for note in infos.notes:
+        talk.note(note)
+    check_infos(infos, store)
     dataset = NuScenesQueue(infos, store, config, training=False)
     step = load_model(config, args.checkpoint, device)
-    os.makedirs(args.out, exist_ok=True)
+    make_folder(args.out)
     path = os.path.join(args.out, "results_nusc.json")
     scoring = None if args.format_only else Scoring(infos, dataset, store, args, talk)
     started_s = time.monotonic()
@@ -84,8 +88,15 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     return 0
 
 
-def read_config(name: str) -> Config:
-    """A preset's name, or the path of a config.json as training leaves it in its work folder."""
+def read_config(name: str, talk: Optional[Talk] = None) -> Config:
+    """A preset's name, the config.json of a work folder, or one of upstream's .py files (never executed)."""
+    if name.endswith(".py"):
+        from .upstream_config import read_config as read_upstream
+
+        config, notes = read_upstream(Path(name))
+        for note in notes if talk else ():
+            talk.note(note)
+        return config
     if not name.endswith(".json"):
         return preset(name)
     try:
@@ -99,9 +110,21 @@ def read_config(name: str) -> Config:
         raise ConfigError("%s is not a configuration (%s)" % (name, error)) from None
 
 
+def make_folder(path: str) -> None:
+    """Raises DiskError when a file of that name is in the way."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DiskError(
+            "cannot make the folder %s: %s" % (path, error.strerror), do="Name another one."
+        ) from error
+
+
 def choose_device(gpus: int, talk: Talk) -> torch.device:
     """The one device to run on.  Raises ConfigError when a GPU was asked for and torch sees none."""
-    if gpus <= 0:
+    if gpus < 0:
+        raise ConfigError("--gpus %d is not a number of devices" % gpus, do="0 is the CPU, 1 is one GPU.")
+    if gpus == 0:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError(
@@ -116,14 +139,6 @@ def choose_device(gpus: int, talk: Talk) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def infos_file(path: str, split: str) -> str:
-    if os.path.isdir(path):
-        path = os.path.join(path, "nuscenes_infos_temporal_%s.pkl" % split)
-    if not os.path.isfile(path):
-        raise DataError("no prepared file at %s" % path, do="Make it with `bevrepro data prepare`.")
-    return path
-
-
 def load_model(config: Config, checkpoint: str, device: torch.device) -> Step:
     """The model's `step` with the checkpoint's weights.  Raises CheckpointError."""
     if checkpoint == "none":
@@ -136,6 +151,13 @@ def load_model(config: Config, checkpoint: str, device: torch.device) -> Step:
 
     model = build_model(config)
     load_checkpoint(checkpoint, model)
+    broken = [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise CheckpointError(
+            "%d weights of %s are not finite numbers, first %s" % (len(broken), checkpoint, broken[0]),
+            "The training had diverged when it was saved.",
+            "Evaluate an earlier checkpoint.",
+        )
     step: Step = model.to(device).eval().step
     return step
 

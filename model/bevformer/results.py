@@ -8,11 +8,12 @@ Shapes: K boxes, 4 numbers of a quaternion (w, x, y, z).
 import json
 import os
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
 import numpy as np
 import torch
 
+from .data.geometry import apply, heading, inverse, multiply, rigid, rigid_inverse, unit_quaternion
 from .errors import CheckpointError, DataError
 from .types import CLASSES, Detections
 
@@ -54,28 +55,12 @@ def attribute_of(name: str, speed_m_s: float) -> str:
     return (_MOVING if speed_m_s > MOVING_ABOVE_M_S else _AT_REST).get(name, "")
 
 
-def quaternion_product(a_4: np.ndarray, b_K4: np.ndarray) -> np.ndarray:
-    """Hamilton product of one quaternion with many."""
-    w, x, y, z = a_4
-    left = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
-    return b_K4 @ left.T
+def _lidar2ego(info: Mapping[str, Any]) -> np.ndarray:
+    return rigid(info["lidar2ego_rotation"], info["lidar2ego_translation"])
 
 
-def rotation_matrix(q_4: np.ndarray) -> np.ndarray:
-    """(3, 3) of a unit quaternion."""
-    w, x, y, z = q_4
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def _unit(q: Any) -> np.ndarray:
-    q_4 = np.asarray(q, dtype=np.float64)
-    return q_4 / np.linalg.norm(q_4)
+def _ego2global(info: Mapping[str, Any]) -> np.ndarray:
+    return rigid(info["ego2global_rotation"], info["ego2global_translation"])
 
 
 def _yaw_quaternions(yaw_K: np.ndarray) -> np.ndarray:
@@ -94,21 +79,16 @@ def format_sample(detections: Detections, info: Mapping[str, Any]) -> List[Dict[
     boxes_K9, scores_K, labels_K = (
         t.detach().cpu().numpy() for t in (detections.boxes_K9, detections.scores_K, detections.labels_K)
     )
-    if not (np.isfinite(boxes_K9).all() and np.isfinite(scores_K).all()):
-        raise CheckpointError(
-            "the model's boxes for sample %s are not finite numbers" % info["token"],
-            "The training has diverged, or the weights are damaged; nuScenes refuses such boxes.",
-            "Evaluate an earlier checkpoint, and look where the loss left its curve.",
-        )
-    lidar2ego, ego2global = _unit(info["lidar2ego_rotation"]), _unit(info["ego2global_rotation"])
+    _check_finite(boxes_K9, scores_K, info["token"])
+    lidar2ego, ego2global = _lidar2ego(info), _ego2global(info)
     # The subtraction stays in the boxes' own precision (float32), as upstream's.
-    q_K4 = quaternion_product(lidar2ego, _yaw_quaternions(-boxes_K9[:, 6] - np.pi / 2))
-    q_K4 = quaternion_product(ego2global, q_K4)
-    ego_R, global_R = rotation_matrix(lidar2ego), rotation_matrix(ego2global)
-    xyz_ego = boxes_K9[:, :3] @ ego_R.T + np.asarray(info["lidar2ego_translation"])
-    xyz_global = xyz_ego @ global_R.T + np.asarray(info["ego2global_translation"])
-    velocity_K3 = np.concatenate([boxes_K9[:, 7:9], np.zeros((len(boxes_K9), 1))], axis=1)
-    velocity_K3 = velocity_K3 @ ego_R.T @ global_R.T
+    q_K4 = _yaw_quaternions(-boxes_K9[:, 6] - np.pi / 2)
+    for rotation in (info["lidar2ego_rotation"], info["ego2global_rotation"]):
+        q_K4 = multiply(unit_quaternion(rotation), q_K4)
+    xyz_ego = apply(lidar2ego, boxes_K9[:, :3])
+    xyz_global = apply(ego2global, xyz_ego)
+    velocity_K3 = np.pad(boxes_K9[:, 7:9].astype(np.float64), ((0, 0), (0, 1)))
+    velocity_K3 = velocity_K3 @ (ego2global[:3, :3] @ lidar2ego[:3, :3]).T
     # In global x and y, as upstream (a slope of the road takes a little off the speed).
     speed_K = np.linalg.norm(velocity_K3[:, :2], axis=1)
     range_K = np.array([CLASS_RANGE_M[CLASSES[label]] for label in labels_K])
@@ -130,34 +110,44 @@ def format_sample(detections: Detections, info: Mapping[str, Any]) -> List[Dict[
     ]
 
 
-def to_detections(entries: List[Dict[str, Any]], info: Mapping[str, Any]) -> Detections:
-    """The inverse of `format_sample`: boxes of one sample back in its lidar frame (float64 inside)."""
+def _check_finite(boxes_K9: np.ndarray, scores_K: np.ndarray, sample_token: str) -> None:
+    if not (np.isfinite(boxes_K9).all() and np.isfinite(scores_K).all()):
+        raise CheckpointError(
+            "the model's boxes for sample %s are not finite numbers" % sample_token,
+            "The training has diverged, or the weights are damaged; nuScenes refuses such boxes.",
+            "Evaluate an earlier checkpoint, and look where the loss left its curve.",
+        )
+
+
+def to_detections(entries: Sequence[Mapping[str, Any]], info: Mapping[str, Any]) -> Detections:
+    """The inverse of `format_sample`: the boxes of one sample back in its lidar frame.
+
+    Raises DataError for an entry that is not of the results format.
+    """
     if not entries:
         return Detections(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    lidar2ego, ego2global = _unit(info["lidar2ego_rotation"]), _unit(info["ego2global_rotation"])
-    ego_R, global_R = rotation_matrix(lidar2ego), rotation_matrix(ego2global)
-    xyz_ego = (np.array([e["translation"] for e in entries]) - info["ego2global_translation"]) @ global_R
-    xyz_lidar = (xyz_ego - info["lidar2ego_translation"]) @ ego_R
-    velocity_K3 = np.array([list(e["velocity"]) + [0.0] for e in entries]) @ global_R @ ego_R
-    conjugate = np.array([1.0, -1.0, -1.0, -1.0])
-    q_K4 = quaternion_product(ego2global * conjugate, np.array([e["rotation"] for e in entries], np.float64))
-    q_K4 = quaternion_product(lidar2ego * conjugate, q_K4)
-    w, x, y, z = q_K4.T
-    heading_K = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-    boxes_K9 = np.concatenate(
-        [
-            xyz_lidar,
-            np.array([e["size"] for e in entries]),
-            (-heading_K - np.pi / 2)[:, None],
-            velocity_K3[:, :2],
-        ],
-        axis=1,
-    )
-    return Detections(
-        torch.from_numpy(boxes_K9).float(),
-        torch.tensor([float(e["detection_score"]) for e in entries]),
-        torch.tensor([CLASSES.index(e["detection_name"]) for e in entries]),
-    )
+    try:
+        xyz_global = np.array([e["translation"] for e in entries], dtype=np.float64).reshape(-1, 3)
+        size_K3 = np.array([e["size"] for e in entries], dtype=np.float64).reshape(-1, 3)
+        q_K4 = np.array([e["rotation"] for e in entries], dtype=np.float64).reshape(-1, 4)
+        velocity_K2 = np.array([e["velocity"] for e in entries], dtype=np.float64).reshape(-1, 2)
+        scores_K = torch.tensor([float(e["detection_score"]) for e in entries])
+        labels_K = torch.tensor([CLASSES.index(e["detection_name"]) for e in entries])
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            "an entry of sample %s is no nuScenes detection (%s: %s)"
+            % (info["token"], type(error).__name__, error),
+            do="Write the results again with `bevrepro eval`.",
+        ) from error
+    global2ego, ego2lidar = rigid_inverse(_ego2global(info)), rigid_inverse(_lidar2ego(info))
+    xyz_lidar = apply(ego2lidar, apply(global2ego, xyz_global))
+    velocity_K3 = np.pad(velocity_K2, ((0, 0), (0, 1))) @ (ego2lidar[:3, :3] @ global2ego[:3, :3]).T
+    q_K4 = unit_quaternion(q_K4)
+    for rotation in (info["ego2global_rotation"], info["lidar2ego_rotation"]):
+        q_K4 = multiply(inverse(rotation), q_K4)
+    yaw_K1 = (-heading(q_K4) - np.pi / 2)[:, None]
+    boxes_K9 = np.concatenate([xyz_lidar, size_K3, yaw_K1, velocity_K3[:, :2]], axis=1)
+    return Detections(torch.from_numpy(boxes_K9).float(), scores_K, labels_K)
 
 
 class ResultsWriter:

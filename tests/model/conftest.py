@@ -211,3 +211,23 @@ def heard():
             self.results.append(fields)
 
     return Heard()
+
+
+@pytest.fixture(scope="session")
+def synth(tmp_path_factory):
+    """A synthetic set of 2 scenes x 3 frames, prepared: .root, .archives, .infos (folder)"""
+    from bevformer.data.prepare import main as prepare
+    from bevformer.data.synth.main import main as make
+    from bevformer.talk import Talk
+
+    class Silent(Talk):
+        def note(self, text):
+            """Nothing: the set-up of a test has nothing to say."""
+
+        progress = result = lambda self, *args, **fields: None
+
+    out, infos = tmp_path_factory.mktemp("synth") / "set", tmp_path_factory.mktemp("infos")
+    make([str(out), "--scenes", "2", "--samples", "3", "--scale", "0.1"], Silent(False))
+    prepare(["--data-root", str(out / "nuscenes"), "--out", str(infos)], Silent(False))
+    archives = [str(out / "archives" / name) for name in ("v1.0-mini.tgz", "can_bus.zip")]
+    return types.SimpleNamespace(root=str(out / "nuscenes"), archives=archives, infos=str(infos))

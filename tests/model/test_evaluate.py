@@ -1,0 +1,206 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from bevformer import evaluate
+from bevformer.checkpoint import save_checkpoint
+from bevformer.config import override, preset, to_dict
+from bevformer.data.dataset import ground_truth
+from bevformer.data.infos import load_infos
+from bevformer.detector import build_model
+from bevformer.errors import CheckpointError, ConfigError, DataError, DiskError
+from bevformer.types import Detections, VideoMemory
+
+SMALL = ["head.num_query=20", "head.max_per_img=20", "encoder.bev_h=10", "encoder.bev_w=10"]
+
+
+def arguments(synth, out, *more, checkpoint="weights.pth"):
+    head = [
+        "bevformer_micro",
+        str(checkpoint),
+        "--data-root",
+        synth.root,
+        "--infos",
+        synth.infos,
+        "--gpus",
+        "0",
+    ]
+    return [*head, "--out", str(out), *more]
+
+
+@pytest.fixture
+def perfect(synth, monkeypatch):
+    """A model that knows the answers; its .seen lists (sample, scene of the memory it was given)."""
+    infos = {}
+    for split in ("train", "val"):
+        for info in load_infos(os.path.join(synth.infos, f"nuscenes_infos_temporal_{split}.pkl")).infos:
+            infos[info["token"]] = info
+    seen = []
+
+    def step(frame, memory):
+        boxes, labels = ground_truth(infos[frame.meta.sample_token], (-61.2, -61.2, -10, 61.2, 61.2, 10))
+        seen.append((frame.meta.sample_token, memory and memory.scene_token))
+        found = Detections(torch.tensor(boxes), torch.ones(len(boxes)), torch.tensor(labels))
+        return found, VideoMemory(frame.meta.scene_token, None, np.zeros(3), 0.0)
+
+    step.seen = seen
+    monkeypatch.setattr(evaluate, "load_model", lambda config, checkpoint, device: step)
+    return step
+
+
+def test_right_answers_score_one(synth, perfect, heard, tmp_path):
+    assert evaluate.main(arguments(synth, tmp_path), heard) == 0
+    written = json.loads((tmp_path / "eval.json").read_text())
+    assert written["all"]["mAP"] >= 0.99 and written["all"]["NDS"] >= 0.99
+    assert written["all"]["split"] == "mini_val" and written["all"]["complete"] is True
+    assert (tmp_path / "metrics" / "all" / "metrics_summary.json").is_file()
+    assert heard.results[0]["metrics"] == written and heard.done == 3
+
+
+def test_one_pass_is_scored_on_several_subsets(synth, perfect, heard, tmp_path):
+    subsets = ["--split", "train", "--subset", "labelled", "--subset", "between"]
+    evaluate.main(arguments(synth, tmp_path, *subsets), heard)
+    written = json.loads((tmp_path / "eval.json").read_text())
+    assert len(perfect.seen) == 3
+    assert [(name, part["num_samples"], part["mAP"] > 0.99) for name, part in written.items()] == [
+        ("labelled", 1, True),
+        ("between", 2, True),
+    ]
+    results = json.loads((tmp_path / "results_nusc.json").read_text())["results"]
+    assert list(results) == [token for token, _ in perfect.seen]
+
+
+def test_the_memory_of_one_frame_reaches_the_next(synth, perfect, heard, tmp_path):
+    evaluate.main(arguments(synth, tmp_path, "--format-only"), heard)
+    infos = load_infos(os.path.join(synth.infos, "nuscenes_infos_temporal_val.pkl")).infos
+    scene = infos[0]["scene_token"]
+    assert perfect.seen == [(infos[0]["token"], None), (infos[1]["token"], scene), (infos[2]["token"], scene)]
+
+
+def test_format_only_writes_results_and_no_score(synth, perfect, heard, tmp_path):
+    evaluate.main(arguments(synth, tmp_path, "--format-only"), heard)
+    assert os.listdir(tmp_path) == ["results_nusc.json"]
+
+
+def test_a_limited_run_says_that_it_is_not_complete(synth, perfect, heard, tmp_path):
+    evaluate.main(arguments(synth, tmp_path, "--limit", "2"), heard)
+    entry = json.loads((tmp_path / "eval.json").read_text())["all"]
+    assert entry["num_samples"] == 2 and entry["complete"] is False
+
+
+def test_loading_in_other_processes_changes_nothing(synth, perfect, heard, tmp_path):
+    evaluate.main(arguments(synth, tmp_path / "a", "--format-only"), heard)
+    evaluate.main(arguments(synth, tmp_path / "b", "--format-only", "--workers", "1"), heard)
+    a, b = (tmp_path / name / "results_nusc.json" for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_model_is_evaluated_from_archives_as_from_folders(synth, heard, tmp_path):
+    torch.manual_seed(0)
+    model = build_model(override(preset("bevformer_micro"), SMALL))
+    save_checkpoint(str(tmp_path / "iter_0.pth"), model)
+    roots = [word for path in synth.archives for word in ("--data-root", path)]
+    for name, more in (("folder", []), ("archives", roots)):
+        argv = arguments(synth, tmp_path / name, *more, checkpoint=tmp_path / "iter_0.pth")
+        if more:
+            argv.remove("--data-root"), argv.remove(synth.root)
+        evaluate.main([*argv, "--cfg-options", *SMALL], heard)
+    folder, archives = (tmp_path / name / "results_nusc.json" for name in ("folder", "archives"))
+    assert folder.read_bytes() == archives.read_bytes()
+    assert heard.results[0]["metrics"]["all"]["mAP"] < 0.05
+
+
+def test_a_diverged_checkpoint_is_refused(synth, heard, tmp_path):
+    model = build_model(override(preset("bevformer_micro"), SMALL))
+    torch.nn.init.constant_(model.pts_bbox_head.bev_embedding.weight, float("nan"))
+    save_checkpoint(str(tmp_path / "broken.pth"), model)
+    argv = arguments(synth, tmp_path / "out", "--cfg-options", *SMALL, checkpoint=tmp_path / "broken.pth")
+    with pytest.raises(CheckpointError, match="1 weights of .* are not finite .*bev_embedding"):
+        evaluate.main(argv, heard)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content, seen", [(None, "no such checkpoint"), (b"PK\3\4", "truncated"), (b"", "is empty")]
+)
+def test_a_broken_checkpoint_is_refused_by_name(synth, heard, tmp_path, content, seen):
+    path = tmp_path / "epoch_1.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=seen):
+        evaluate.main(arguments(synth, tmp_path / "out", checkpoint=path), heard)
+
+
+def test_fresh_weights_are_not_made_up(synth, heard, tmp_path):
+    with pytest.raises(CheckpointError, match="iter_0.pth"):
+        evaluate.main(arguments(synth, tmp_path, checkpoint="none"), heard)
+
+
+def test_infos_that_miss_frames_are_refused_before_the_model_runs(
+    synth, tiny, perfect, heard, tmp_path, monkeypatch
+):
+    import bevformer.data.infos as module
+
+    whole = module.load_infos
+
+    def part(path):
+        infos = whole(path)
+        del infos.infos[-1]
+        return infos
+
+    monkeypatch.setattr(module, "load_infos", part)
+    with pytest.raises(DataError, match="the infos hold 2 of the 3 samples of mini_val"):
+        evaluate.main(arguments(synth, tmp_path), heard)
+    assert perfect.seen == []
+
+
+def test_infos_of_other_data_are_refused(synth, tiny, perfect, heard, tmp_path):
+    argv = arguments(synth, tmp_path)
+    argv[argv.index(synth.root)] = tiny.root
+    with pytest.raises(DataError, match="made from other data"):
+        evaluate.main(argv, heard)
+
+
+def test_an_empty_subset_is_refused(synth, perfect, heard, tmp_path):
+    argv = arguments(synth, tmp_path, "--subset", "between", "--cfg-options", "data.label_every=1")
+    with pytest.raises(DataError, match="no frames in the subset 'between'"):
+        evaluate.main(argv, heard)
+
+
+def test_configurations_come_from_presets_and_work_folders(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(preset("bevformer_base"))))
+    assert evaluate.read_config(str(tmp_path / "config.json")) == preset("bevformer_base")
+    assert evaluate.read_config("bevformer_tiny") == preset("bevformer_tiny")
+
+
+@pytest.mark.parametrize(
+    "name, text", [("bevformer_huge", None), ("a.json", None), ("b.json", "{"), ("c.json", "3")]
+)
+def test_unknown_configurations_are_refused(tmp_path, monkeypatch, name, text):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError):
+        evaluate.read_config(name)
+
+
+def test_gpus_are_not_promised(heard, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert evaluate.choose_device(0, heard).type == "cpu"
+    for count in (1, -1):
+        with pytest.raises(ConfigError, match=f"--gpus {count}"):
+            evaluate.choose_device(count, heard)
+
+
+def test_more_gpus_than_one_are_said_to_idle(heard, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert str(evaluate.choose_device(8, heard)) == "cuda:0" and "7 stay idle" in heard.notes[0]
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(DiskError, match="cannot make the folder"):
+        evaluate.make_folder(str(tmp_path / "out"))
