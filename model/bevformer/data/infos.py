@@ -26,6 +26,7 @@ Info = Dict[str, Any]
 SPLITS = ("train", "val", "test")
 NEEDED = ("token", "scene_token", "timestamp", "cams", "ego2global_translation", "ego2global_rotation")
 NEEDED_CAM = ("data_path", "cam_intrinsic", "sensor2lidar_rotation", "sensor2lidar_translation")
+CAR_LONGER_THAN_WIDE = 1.3  # nuScenes' cars: 4.6 m by 1.95 m
 PREPARE = "Make it again with `bevrepro data prepare`."
 
 
@@ -95,7 +96,8 @@ def from_object(data: Any, path: str) -> Infos:
         else:
             infos, metadata = list(data["infos"]), dict(data.get("metadata") or {})
             infos = [_normal_form(info) for info in infos]
-            infos = _legacy_boxes(infos, notes)
+            if "bevrepro_tables_digest" not in metadata:  # our own files are legacy
+                infos = _legacy_boxes(infos, notes)
         infos.sort(key=lambda info: info["timestamp"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, np.linalg.LinAlgError) as error:
         raise DataError(
@@ -153,11 +155,11 @@ def _legacy_boxes(infos: List[Info], notes: List[str]) -> List[Info]:
         if "gt_boxes" in info
     ]
     sizes = np.concatenate(cars) if cars else np.zeros((0, 2))
-    if not len(sizes) or np.median(sizes[:, 0] - sizes[:, 1]) < 0:
+    if not len(sizes) or np.median(sizes[:, 0] / sizes[:, 1]) < CAR_LONGER_THAN_WIDE:
         return infos
     notes.append(
-        "boxes were converted from the convention of mmdet3d 1.0: the cars in the file are longer "
-        "than wide in its fourth column"
+        "boxes were converted from the convention of mmdet3d 1.0: along the fourth column the cars in the "
+        "file are longer than along the fifth"
     )
     return [
         dict(info, gt_boxes=box_math.new_to_legacy(info["gt_boxes"])) if "gt_boxes" in info else info

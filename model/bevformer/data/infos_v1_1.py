@@ -12,7 +12,6 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 
 from bevformer.boxes import new_to_legacy
-from bevformer.errors import DataError
 
 from .geometry import quaternion_of, rigid_inverse
 
@@ -41,10 +40,7 @@ def _names_by_label(data: Dict[str, Any]) -> Dict[int, str]:
         return {int(label): str(name) for name, label in meta["categories"].items()}
     if "classes" in meta:
         return {label: str(name) for label, name in enumerate(meta["classes"])}
-    raise DataError(
-        "the info file does not say which classes its labels mean",
-        "metainfo has neither `categories` nor `classes`.",
-    )
+    raise ValueError("metainfo has neither `categories` nor `classes`, so the labels mean nothing")
 
 
 def _info(frame: Dict[str, Any], names: Dict[int, str], before: Optional[Info]) -> Info:

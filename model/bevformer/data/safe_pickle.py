@@ -23,6 +23,11 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return _codecs.encode(text, "latin1")  # type: ignore[return-value]
 
 
+def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+    """How protocol 5 stores arrays; NumPy's own helper moved between releases."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+
+
 def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
     names: Dict[Tuple[str, str], Callable[..., Any]] = {
         ("_codecs", "encode"): _encode,
@@ -33,6 +38,7 @@ def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
     for core in ("numpy.core", "numpy._core"):  # the second is NumPy 2's name
         names[core + ".multiarray", "_reconstruct"] = _reconstruct
         names[core + ".multiarray", "scalar"] = _scalar
+        names[core + ".numeric", "_frombuffer"] = _frombuffer
     for builtin in (set, frozenset, bytearray, complex, slice, range):
         names["builtins", builtin.__name__] = names["__builtin__", builtin.__name__] = builtin
     return names
