@@ -14,8 +14,8 @@ from bevrepro.doctor.summary import NOTHING_KNOWN, summarise
 ORDER = (Severity.FAIL, Severity.WARN, Severity.INFO)
 STYLES = {Severity.FAIL: "bold red", Severity.WARN: "bold yellow", Severity.INFO: "bold blue"}
 MARKS = {Severity.FAIL: "✗", Severity.WARN: "!", Severity.INFO: "i"}
-GOOD = Text("✓", "bold green")
-UNKNOWN = Text("?", "dim")
+GOOD, UNKNOWN = ("✓", "bold green"), ("?", "dim")
+ASCII = str.maketrans({"✓": "+", "✗": "x"})  # for terminals that are not UTF-8
 INDENT = " " * 12  # where the findings' text begins
 
 
@@ -28,16 +28,16 @@ def print_report(
     console.print(Text(f"bevrepro doctor: {title}", style="bold"))
     for family in FAMILIES:
         _print_family(console, family, lines[family], [each for each in findings if each.family == family])
-    console.print(closing_line(findings))
+    console.print(closing_line(findings, _shown(console, MARKS[Severity.FAIL])))
 
 
-def closing_line(findings: Sequence[Finding]) -> Text:
+def closing_line(findings: Sequence[Finding], fail_mark: str = MARKS[Severity.FAIL]) -> Text:
     """`1 failure, 2 warnings and 1 note: ...`"""
     counts = {severity: sum(each.severity is severity for each in findings) for severity in ORDER}
     fails, warns, notes = (counts[severity] for severity in ORDER)
     told = f"{_count(fails, 'failure')}, {_count(warns, 'warning')}, {_count(notes, 'note')}"
     if fails:
-        return Text(f"{told}: mend what is marked {MARKS[Severity.FAIL]} first.", style="bold red")
+        return Text(f"{told}: mend what is marked {fail_mark} first.", style="bold red")
     if warns:
         return Text(f"{told}: it will work, not everything equally well.", style="bold yellow")
     return Text(f"{told}: ready.", style="bold green")
@@ -49,17 +49,22 @@ def _count(number: int, noun: str) -> str:
 
 def _print_family(console: Console, family: str, line: str, findings: Sequence[Finding]) -> None:
     row = _grid(1, 7)
-    row.add_row(_family_mark(line, findings), Text(family, "bold"), Text(line))
+    mark, style = _family_mark(line, findings)
+    row.add_row(Text(_shown(console, mark), style), Text(family, "bold"), Text(line))
     console.print(row)
     for finding in sorted(findings, key=lambda each: ORDER.index(each.severity)):
         _print_finding(console, finding)
 
 
-def _family_mark(line: str, findings: Sequence[Finding]) -> Text:
+def _shown(console: Console, mark: str) -> str:
+    return mark.translate(ASCII) if console.options.ascii_only else mark
+
+
+def _family_mark(line: str, findings: Sequence[Finding]) -> tuple[str, str]:
     """The worst severity; where nothing was found, whether anything is known at all."""
     for severity in ORDER:
         if any(each.severity is severity for each in findings):
-            return Text(MARKS[severity], STYLES[severity])
+            return MARKS[severity], STYLES[severity]
     return UNKNOWN if line == NOTHING_KNOWN else GOOD
 
 
@@ -67,7 +72,7 @@ def _print_finding(console: Console, finding: Finding) -> None:
     row = _grid(9, 1)
     text = Text(f"{finding.seen} ")
     text.append(f"[{finding.id}]", "dim")
-    row.add_row("", Text(MARKS[finding.severity], STYLES[finding.severity]), text)
+    row.add_row("", Text(_shown(console, MARKS[finding.severity]), STYLES[finding.severity]), text)
     row.add_row("", "", Text(finding.why, "dim"))
     if finding.remedy:
         row.add_row("", "", Text(finding.remedy))

@@ -21,6 +21,12 @@ def _avx(machine: Machine) -> Iterator[Verdict]:
     seen = f"{machine.cpu.model or 'this CPU'} has no AVX"
     if version in facts.row("torch", "needs-avx")["versions"]:
         yield fail(f"{seen}, and torch {version} needs it", "Use another release of torch.")
+    elif version in facts.row("torch", "avx-on-gpu-path")["versions"]:
+        yield warn(
+            f"{seen}; torch {version} was once seen to die on a GPU without it (one report)",
+            "Try it in a child process, and see whether a training step on the GPU survives.",
+            "bevrepro doctor --deep",
+        )
     elif version not in facts.row("torch", "runs-without-avx")["versions"]:
         yield warn(
             f"{seen}; whether torch {version or '(any release)'} needs it is not known",

@@ -55,8 +55,9 @@ def _replacements() -> list[tuple[re.Pattern[str], str]]:
     for name, general in ((_user_name(), "user"), (socket.gethostname(), "host")):
         if len(name) >= SHORTEST_NAME and name not in ("root", "user", "host", "localhost"):
             pairs.append((re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])"), general))
-    # Other people's homes, and Windows' under WSL.
-    pairs.append((re.compile(r"(/home/|/Users/|/mnt/[a-z]/Users/)(?!user\b)[^/:\s]+"), r"\1user"))
+    # Other people's homes; a Windows name may hold blanks.
+    pairs.append((re.compile(r"(/mnt/[a-z]/Users/)[^/:]+(?=/)"), r"\1user"))
+    pairs.append((re.compile(r"(/home/|/Users/)[^/:\s]+"), r"\1user"))
     return pairs
 
 

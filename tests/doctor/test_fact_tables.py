@@ -1,0 +1,37 @@
+"""The shape of the facts: every row says where it is from and when it was looked at."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from bevrepro import facts
+
+ROWS = [(name, row) for name in facts.TABLES for row in facts.table(name)]
+
+
+@pytest.mark.parametrize("name, row", ROWS, ids=[f"{name}-{row['id']}" for name, row in ROWS])
+def test_a_row_has_its_source_and_date(name, row):
+    assert all(isinstance(row[key], str) and row[key] for key in facts.REQUIRED)
+    date.fromisoformat(row["checked"])
+    assert row.get("status", "read") in ("read", "measured", "unverified")
+
+
+@pytest.mark.parametrize("name", facts.TABLES)
+def test_ids_are_unique_in_a_table(name):
+    ids = [row["id"] for row in facts.table(name)]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_table_is_loaded_and_every_row_is_used():
+    folder = Path(facts.__file__).parent
+    assert sorted(path.stem for path in folder.glob("*.toml")) == sorted(facts.TABLES)
+    code = "".join(path.read_text() for path in (folder.parent / "doctor").glob("*.py"))
+    named = set(re.findall(r'"([a-z0-9-]+)"', code))
+    assert {row["id"] for name, row in ROWS if name != "cuda"} <= named
+
+
+def test_a_row_that_does_not_exist_is_an_error_in_the_code():
+    with pytest.raises(KeyError, match="no row"):
+        facts.row("needs", "patience")

@@ -1,0 +1,105 @@
+"""Recorded and composed hosts: what the doctor must say about each, and what it must not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bevrepro.core.codec import to_json
+from bevrepro.core.machine import Machine
+from bevrepro.doctor.diagnose import diagnose, failed
+from bevrepro.doctor.record import load
+from bevrepro.doctor.registry import CHECKS, FAMILIES
+from bevrepro.doctor.summary import summarise
+
+MACHINES = Path(__file__).parents[1] / "machines"
+
+# host -> "id:severity" in the registry's order
+EXPECTED = {
+    "ci_vm_debian12": "gpu-none:info",
+    "a100_without_cuda_home": "cuda-home-unset:warn",
+    "a100_newer_toolkit_and_gcc": "cuda-mismatch:warn gcc-too-new:warn",
+    "rtx3090_cuda_home_list": "driver-old:fail cuda-home-list:fail fuse-override:info",
+    "rtx4090_cpu_torch": "cpu-no-avx2:info torch-gpu-idle:warn",
+    "minipc_no_avx_wsl2": "wsl-memory:warn swap-none:info cpu-no-avx:warn torch-dies:fail",
+    "old_cpu_torch_1_6": "cpu-no-avx:fail gpu-none:info",
+    "wsl2_laptop_small_memory": "wsl-memory:warn wsl-windows-drive:warn gpu-none:info",
+    "wsl1_laptop": (
+        "host-wsl1:fail wsl-windows-drive:warn gpu-none:info cuda-home-unset:warn fuse-device:warn"
+    ),
+    "mac_laptop": "host-system:fail host-arch:info gpu-none:info python-shared:info torch-missing:warn",
+    "alpine_ci": (
+        "host-libc:fail host-arch:info probe-failed:warn cpu-cores:warn driver-broken:fail fuse-library:warn "
+        "python-unusable:fail"
+    ),
+    "docker_no_fuse_small_shm": (
+        "memory-low:fail swap-none:info disk-low:fail inodes-low:warn shm-small:warn open-files-low:warn "
+        "cpu-cores:warn gpu-none:warn fuse-device:warn fuse-library:warn python-version:fail "
+        "python-shared:info torch-broken:fail devkit-numpy:fail"
+    ),
+    "docker_fuse_without_rights": (
+        "gpu-none:info fuse-capability:warn python-shared:info torch-missing:warn"
+    ),
+    "workstation_driver_mismatch": (
+        "host-libc:fail memory-low:warn disk-low:warn disk-low:warn work-read-only:warn driver-broken:fail "
+        "cuda-home-missing:fail fuse-device:warn fuse-helper:warn python-version:fail user-site-leak:warn "
+        "pythonpath-leak:warn torch-numpy2:fail mmcv-twice:fail"
+    ),
+    "unknown_host": "",
+}
+
+
+def said(name: str) -> list[str]:
+    return [f"{each.id}:{each.severity.value}" for each in diagnose(load(MACHINES / f"{name}.json"))]
+
+
+def test_every_recorded_host_has_its_expectation():
+    assert {path.stem for path in MACHINES.glob("*.json")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_recorded_host_gets_exactly_its_findings(name):
+    assert said(name) == EXPECTED[name].split()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_record_holds_no_field_that_is_not_read(name):
+    path = MACHINES / f"{name}.json"
+    assert to_json(load(path)) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_record_names_no_person(name):
+    text = (MACHINES / f"{name}.json").read_text()
+    assert all(part.startswith("user") for part in text.split("/home/")[1:])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
+def test_every_check_fires_somewhere_and_is_quiet_somewhere(check):
+    fires = {name for name in EXPECTED if any(each.startswith(f"{check.id}:") for each in said(name))}
+    assert fires and fires != set(EXPECTED)
+
+
+def test_unknown_says_nothing():
+    assert diagnose(Machine()) == ()
+
+
+def test_a_healthy_machine_without_a_gpu_does_not_fail():
+    assert not failed(diagnose(load(MACHINES / "ci_vm_debian12.json")))
+
+
+def test_ids_are_unique_and_every_check_says_why():
+    ids = [check.id for check in CHECKS]
+    assert len(ids) == len(set(ids))
+    assert all(check.looks_at and check.why.endswith(".") for check in CHECKS)
+
+
+def test_every_warning_comes_with_a_way_out():
+    findings = [each for name in EXPECTED for each in diagnose(load(MACHINES / f"{name}.json"))]
+    assert not [each for each in findings if each.severity != "info" and not each.remedy]
+    assert not [each for each in findings if "\n" in "".join((each.seen, each.remedy, *each.commands))]
+
+
+def test_every_family_has_its_summary_line():
+    assert tuple(summarise(Machine())) == FAMILIES
+    assert set(summarise(Machine()).values()) == {"unknown"}
