@@ -37,7 +37,7 @@ def load_ground_truth(store: Store, version: str, talk: Talk) -> "StoreNuScenes"
         raise DataError(
             "no tables of %s in %s" % (version, ", ".join(root.path for root in store.roots)),
             "Tables found: %s." % (", ".join(found) or "none"),
-            "Give the data these infos were made from as --data-root.",
+            "Give the data these infos were made from as --data-root, or add --format-only.",
         )
     try:
         with _quiet(talk):
@@ -108,7 +108,7 @@ def score(
             "Evaluate again, on the whole split.",
         )
     view = nusc.restricted_to(sample_tokens)
-    _check_ground_truth(view)
+    check_ground_truth(view)
     scored = {token: results[token] for token in sample_tokens}
     if not any(scored.values()):
         talk.note("No sample has a detection within the class ranges: every score is 0.")
@@ -119,7 +119,8 @@ def score(
     return summary_of(summary, len(sample_tokens), split)
 
 
-def _check_ground_truth(view: "StoreNuScenes") -> None:
+def check_ground_truth(view: "StoreNuScenes") -> None:
+    """Raises DataError when no sample has a box to score against."""
     from nuscenes.eval.detection.utils import category_to_detection_name
 
     for sample in view.sample:

@@ -199,16 +199,20 @@ def _draw_names(axes: Axes, corners_K83: np.ndarray, camera: Camera, shown: Boxe
     segments, owners = project_edges(corners_K83, camera)
     taken: List[Tuple[float, float, float, float]] = [(0, 0, 150, 28)]  # the camera's own name
     for k in np.argsort(-shown.scores_K, kind="stable"):
-        mine = segments[owners == k]
-        if shown.scores_K[k] < NAMED_FROM_SCORE or not len(mine):
+        if shown.scores_K[k] < NAMED_FROM_SCORE or not (owners == k).any():
+            continue
+        along = np.linspace(0, 1, 17)[:, None, None]
+        dots = (segments[owners == k, 0] * (1 - along) + segments[owners == k, 1] * along).reshape(-1, 2)
+        dots = dots[(dots >= 0).all(axis=1) & (dots <= (PANEL_W, PANEL_H)).all(axis=1)]
+        if not len(dots) or np.ptp(dots[:, 0]) < 4:
             continue
         text = "%s %.2f" % (CLASSES[shown.labels_K[k]].replace("_", " "), shown.scores_K[k])
-        low, high = mine.min(axis=(0, 1)), mine.max(axis=(0, 1))
+        low = dots.min(axis=0)
         length = NAME_PX_PER_LETTER * len(text)
         x = float(np.clip(low[0], 3, PANEL_W - length - 6))
         y = float(max(low[1] - 10, 12))
         spot = (x, y - 9, x + length + 4, y + 9)
-        if high[1] < 20 or high[0] < 10 or low[0] > PANEL_W - 10 or _covered(spot, taken):
+        if _covered(spot, taken):
             continue
         taken.append(spot)
         plate = dict(boxstyle="square,pad=0.15", facecolor=PREDICTED_COLOUR, edgecolor="none", alpha=0.85)

@@ -33,7 +33,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("checkpoint")
     parser.add_argument("--data-root", action="append", required=True, help="folder or archive; repeatable")
     parser.add_argument("--infos", required=True, help="a prepared file, or the folder that holds both")
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which file of that folder")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="val", help="which file of that folder"
+    )
     parser.add_argument("--subset", action="append", choices=SUBSETS, help="what to score; repeatable")
     parser.add_argument("--out", help="default: a folder `eval` beside the checkpoint")
     parser.add_argument("--format-only", action="store_true", help="write the results, score nothing")
@@ -231,6 +233,7 @@ class Scoring:
                 "Prepare the infos again from the complete data, or say --limit %d to score a part."
                 % len(tokens),
             )
+        devkit.check_ground_truth(self._nusc.restricted_to(tokens))
         self._of_subset = {
             "all": tokens,
             "labelled": [tokens[i] for i in dataset.labelled_indices()],

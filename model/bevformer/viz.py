@@ -27,7 +27,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="viz", description="Draw predictions and truth.")
     parser.add_argument("--data-root", action="append", required=True, help="folder or archive; repeatable")
     parser.add_argument("--infos", required=True, help="a prepared file, or the folder that holds both")
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which file of that folder")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="val", help="which file of that folder"
+    )
     parser.add_argument("--results", help="results_nusc.json; without it only the true boxes are drawn")
     parser.add_argument("--sample", nargs="+", action="extend", default=[], metavar="TOKEN")
     parser.add_argument("--count", type=int, default=4, help="without --sample: so many, spread evenly")
