@@ -98,7 +98,7 @@ def run_demo(demo: Demo, invoke: Invoke, voice: Voice) -> Summary:
     enter(demo)
     _unmount_leftover(demo, invoke, voice)
     ran: list[dict[str, Any]] = []
-    total = sum(1 for _ in steps_of(demo, frames=[]))
+    total = sum(1 for _ in steps_of(demo, tokens=lambda results: []))
     try:
         for number, step in enumerate(steps_of(demo), start=1):
             voice.step(number, total, step)
@@ -137,10 +137,17 @@ def enter(demo: Demo) -> None:
     atomic_write_text(state, json.dumps(asked) + "\n")
 
 
-def steps_of(demo: Demo, frames: list[str] | None = None) -> Iterator[Step]:
-    """The commands in order. Drawn one by one: `viz` names frames that `eval` has just written.
+def tokens_in(results: Path) -> list[str]:
+    """The sample tokens of a results file in the order they were run. DataError when it is none."""
+    try:
+        return list(json.loads(results.read_text(encoding="utf-8"))["results"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"no results in {results}: {error}", do="Run `bevrepro eval` first.") from error
 
-    `frames` stands in for these where only the number of steps matters.
+
+def steps_of(demo: Demo, tokens: Callable[[Path], list[str]] = tokens_in) -> Iterator[Step]:
+    """The commands in order. Drawn one by one: `viz` names frames that `eval` has just written, which
+    `tokens` reads from a results file.
     """
     out, work, mount = demo.out, demo.work_dir, str(demo.mountpoint)
     data = ("--data-root", mount, "--infos", str(out / "infos"))
@@ -162,7 +169,7 @@ def steps_of(demo: Demo, frames: list[str] | None = None) -> Iterator[Step]:
         yield Step(title, (*scored, *where, *gpus))
     unseen = ("eval", CONFIG, str(work / "latest.pth"), *data, "--split", "val")
     yield Step("Score it on unseen scenes", (*unseen, "--out", str(work / "eval" / "unseen"), *gpus))
-    yield from _drawings(work, data, frames)
+    yield from _drawings(work, data, tokens)
     yield Step("Put it on one page", ("report", str(work)))
 
 
@@ -175,29 +182,19 @@ def _training(demo: Demo) -> tuple[str, ...]:
     return options
 
 
-def _drawings(work: Path, data: tuple[str, ...], frames: list[str] | None) -> Iterator[Step]:
+def _drawings(work: Path, data: tuple[str, ...], tokens: Callable[[Path], list[str]]) -> Iterator[Step]:
     """Two trained frames, one between, one of an unseen scene."""
-    results = work / "eval" / "after" / "results_nusc.json"
-    tokens = frames if frames is not None else tokens_in(results)
     # Positions 1, 3, 5, ... of each scene are trained on (data.label_every = 2) and scenes have ten frames.
-    for name, places, title in (
-        ("trained", (3, 45), "Draw trained frames"),
-        ("between", (24,), "Draw a frame between"),
+    for name, scored, split, places, title in (
+        ("trained", "after", "train", (3, 45), "Draw trained frames"),
+        ("between", "after", "train", (24,), "Draw a frame between"),
+        ("unseen", "unseen", "val", (5,), "Draw a frame of an unseen scene"),
     ):
-        chosen = [part for place in places if place < len(tokens) for part in ("--sample", tokens[place])]
-        picked = (*data, "--split", "train", "--results", str(results), *chosen)
+        results = work / "eval" / scored / "results_nusc.json"
+        found = tokens(results)
+        chosen = [part for place in places if place < len(found) for part in ("--sample", found[place])]
+        picked = (*data, "--split", split, "--results", str(results), *chosen)
         yield Step(title, ("viz", *picked, "--out", str(work / "viz" / name)))
-    unseen = ("--results", str(work / "eval" / "unseen" / "results_nusc.json"), "--count", "1")
-    picked = (*data, "--split", "val", *unseen)
-    yield Step("Draw an unseen frame", ("viz", *picked, "--out", str(work / "viz" / "unseen")))
-
-
-def tokens_in(results: Path) -> list[str]:
-    """The sample tokens of a results file in the order they were run. DataError when it is none."""
-    try:
-        return list(json.loads(results.read_text(encoding="utf-8"))["results"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"no results in {results}: {error}", do="Run `bevrepro eval` first.") from error
 
 
 def _run(step: Step, invoke: Invoke, voice: Voice) -> dict[str, Any]:

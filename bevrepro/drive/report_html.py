@@ -36,7 +36,8 @@ table.facts td:first-child{color:var(--dim);width:11rem}
 pre{margin:0;padding:.8rem 1rem;background:var(--soft);border:1px solid var(--line);border-radius:.6rem;
 white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.6 ui-monospace,Menlo,Consolas,monospace}
 pre i{color:var(--dim);font-style:normal}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));gap:0 2rem}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:0 2rem}
+.pair th,.pair td{padding:.25rem .4rem;font-size:.88rem}
 svg{width:100%;height:auto;display:block}
 figure{margin:0 0 1.5rem}figure img{width:100%;height:auto;display:block;border:1px solid var(--line);
 border-radius:.4rem}figcaption{color:var(--dim);font-size:.9rem;margin-top:.35rem;overflow-wrap:anywhere}
@@ -78,7 +79,8 @@ def _header(name: str, report: Report) -> str:
 def _cards(report: Report) -> str:
     """The few numbers one looks for first."""
     run = report.run or {}
-    shown = [(f"{score.mean_ap:.3f}", f"mAP, {score.title.lower()}") for score in report.scores[:4]]
+    scores = [score for score in report.scores if (score.name, score.subset) != ("before", "between")]
+    shown = [(f"{score.mean_ap:.3f}", f"mAP, {score.title.lower()}") for score in scores[:4]]
     if isinstance(run.get("seconds_per_step"), float):
         shown.append((f"{run['seconds_per_step']:.3f} s", f"per step, {run.get('steps', '?')} steps"))
     if isinstance(run.get("peak_rss_gib"), float):
@@ -110,7 +112,7 @@ def _scores(scores: Sequence[Score]) -> str:
 
 
 def _classes(scores: Sequence[Score]) -> str:
-    """The devkit's table per class, one for each set of frames."""
+    """The devkit's table per class, one for each set of frames (all zeros before training: left out)."""
     head = ("class", "AP", "ATE", "ASE", "AOE", "AVE", "AAE")
     tables = []
     for score in scores:
@@ -123,7 +125,7 @@ def _classes(scores: Sequence[Score]) -> str:
             for kind in CLASSES
             if kind in score.class_ap
         ]
-        if rows:
+        if rows and score.name != "before":
             tables.append(f"<div><h3>{escape(score.title)}</h3>{_table(head, rows)}</div>")
     return f'<h2>Per class</h2><div class="pair">{"".join(tables)}</div>' if tables else ""
 
