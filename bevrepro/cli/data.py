@@ -86,12 +86,12 @@ def status_command(as_json: Json = False) -> None:
 
 @data.command("synth")
 def synth_command(
-    out: Annotated[Path, Argument(metavar="OUT", help="Folder for the set; a new one, or --force.")],
+    out: Annotated[Path, Argument(metavar="OUT", help="Folder for the set.")],
     seed: Seed = 0,
-    scenes: Annotated[int, Option(min=2, help="Scenes; the last fifth is for validation.")] = 10,
+    scenes: Annotated[int, Option(min=2, help="Scenes, at most the ten of v1.0-mini.")] = 10,
     samples: Annotated[int, Option(min=2, help="Keyframes per scene, two a second.")] = 10,
     scale: Annotated[float, Option(min=0.01, max=1.0, help="Of the 1600 x 900 images.")] = 0.16,
-    force: Annotated[bool, Option("--force", help="Replace what OUT holds.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace a set that this command made.")] = False,
     as_json: Json = False,
 ) -> None:
     """Draw a small set in nuScenes format, as folders and as archives like the official ones."""
@@ -103,14 +103,20 @@ def synth_command(
 def prepare_command(
     data_root: Roots,
     out: Annotated[Path, Option("--out", help="Folder for the infos; never inside the data.")],
-    version: Annotated[str, Option("--version", help="Name of the tables' folder.")] = "v1.0-mini",
+    version: Annotated[
+        str | None, Option("--version", help="Folder of the tables; the only one there if left out.")
+    ] = None,
+    no_can_bus: Annotated[
+        bool, Option("--no-can-bus", help="Go on without CAN data; this changes the result.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write nuscenes_infos_temporal_{train,val}.pkl from the tables and the CAN bus."""
     from bevrepro.data.roots import resolve
 
     roots = [part for root in resolve(data_root) for part in ("--data-root", root)]
-    _run("prepare", [*roots, "--out", out, "--version", version], as_json)
+    chosen = [*(["--version", version] if version else []), *(["--no-can-bus"] if no_can_bus else [])]
+    _run("prepare", [*roots, "--out", out, *chosen], as_json)
 
 
 def _run(verb: str, argv: list[Any], as_json: bool) -> None:

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 from bevrepro.core.errors import DataError
 
 BLOCK = 512
-MAX_PADDING = 1 << 20  # tar pads its end to a record: 10 KiB by default, `-b 2048` at the utmost
+RECORD = 20 * BLOCK  # tar pads its end to a multiple of this, or with `-b` of one of
+LARGE_RECORDS = tuple(1 << bits for bits in range(14, 21))
 REDO = "Fetch the archive again and compare its size and md5 with the published ones."
 
 
@@ -56,7 +57,7 @@ def _kind(path: Path, file: BinaryIO, size: int) -> str:
     if not head:
         raise DataError(f"{path} is empty", do=REDO)
     if head[:2] == b"\x1f\x8b":
-        if size < 32 or head[2] != 8:
+        if size < 18 or head[2] != 8:
             raise DataError(f"{path} begins like a gzip archive and is none", do=REDO)
         return "tgz"
     if head[:2] == b"PK":
@@ -107,22 +108,25 @@ def check_against_index(archive: Archive, end: int) -> None:
 
     Raises DataError. A .tgz of several gzip members is refused too: its trailer counts the last member only.
     """
+    if archive.kind not in ("tar", "tgz"):
+        return
     with archive.path.open("rb") as file:
         if archive.kind == "tgz":
             file.seek(-4, os.SEEK_END)
-            total = int.from_bytes(file.read(4), "little")  # ISIZE, RFC 1952: modulo 2**32
-            padding = (total - end) % (1 << 32)
-        elif archive.kind == "tar":
-            padding = archive.size_bytes - end
-            if 0 <= padding <= MAX_PADDING:
-                file.seek(end)
-                padding = -1 if file.read().strip(b"\0") else padding
+            total, wrap = int.from_bytes(file.read(4), "little"), 1 << 32  # ISIZE, RFC 1952
         else:
-            return
-    if not 2 * BLOCK <= padding <= MAX_PADDING:
-        raise cut_short(
-            archive.path, f"its last readable file ends at byte {end} of the tar, not the tar's end"
-        )
+            total, wrap = archive.size_bytes, 1 << 64
+        padding = (total - end) % wrap
+        whole = 2 * BLOCK <= padding <= _most_padding(total)
+        if whole and archive.kind == "tar":
+            file.seek(end)
+            whole = not file.read().strip(b"\0")
+    if not whole:
+        raise cut_short(archive.path, f"its last readable file ends at byte {end}, not the tar's end")
+
+
+def _most_padding(total: int) -> int:
+    return 2 * BLOCK + max([RECORD, *(record for record in LARGE_RECORDS if total % record == 0)])
 
 
 def cut_short(path: Path, what: str) -> DataError:

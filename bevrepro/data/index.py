@@ -17,7 +17,9 @@ from bevrepro.core import paths, proc
 from bevrepro.core.errors import DataError, DiskError, MachineError, UserError
 from bevrepro.data.archives import BLOCK, REDO, Archive, check_against_index
 
-BOUNDED = ("-gs", "1", "-P", "1", "--verify-mtime")  # -gs is not kept in the index: given again at mount time
+# -gs is not kept in the index, so all of it is given again at mount time. Without the last, the index of a
+# small archive stays in memory and cannot be looked at.
+BOUNDED = ("-gs", "1", "-P", "1", "--verify-mtime", "--index-minimum-file-count", "0")
 
 REGULAR = (b"0", b"\0", b"7")  # tar's type flags of plain files, as the index keeps them
 
@@ -102,9 +104,16 @@ def _no_room(what: str) -> DiskError:
     )
 
 
+class NoFuseLibrary(MachineError):
+    """ratarmount cannot load FUSE, which it does before anything else, indexing included."""
+
+
 def _explain(archive: Archive, done: proc.Done) -> UserError:
     """From ratarmount's last words to the cause."""
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    if any("Did not find any FUSE" in line for line in lines):
+        why = next((line for line in lines if "Exception was" in line), lines[-1])
+        return NoFuseLibrary(f"ratarmount cannot load a FUSE library: {why.rpartition('was: ')[2]}")
     if any("No space left" in line or "disk is full" in line for line in lines):
         return _no_room("no space left")
     if done.rc in (-9, 137):

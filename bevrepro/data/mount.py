@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -77,32 +77,36 @@ def mount(plan: Plan, say: Say) -> Plan:
     Interrupted or failed, the mount and a folder made for it are gone again.
     """
     if plan.mode == remembered.FUSE:
-        for number, archive in enumerate(plan.archives, 1):
-            if not index.is_fresh(archive):
-                say(f"indexing {archive.path.name} ({number} of {len(plan.archives)})")
-            index.ensure(archive)
-        plan = _mount_fuse(plan, say)
+        try:
+            _index(plan.archives, say)
+            _mount_fuse(plan, say)
+        except (_Refused, index.NoFuseLibrary) as error:
+            plan = replace(plan, mode=remembered.IN_PROCESS, missing=(error.seen,))
     if plan.mode == remembered.IN_PROCESS:
         remembered.add(_memory(plan, made_folder=False))
     return plan
 
 
-def _mount_fuse(plan: Plan, say: Say) -> Plan:
+def _index(archives: Sequence[Archive], say: Say) -> None:
+    for number, archive in enumerate(archives, 1):
+        if not index.is_fresh(archive):
+            say(f"indexing {archive.path.name} ({number} of {len(archives)})")
+        index.ensure(archive)
+
+
+def _mount_fuse(plan: Plan, say: Say) -> None:
+    """Raises _Refused where the system does not allow it; leaves nothing behind on any error."""
     place = plan.mountpoint
     if _is_dead_mount(place):
         say(f"removing the dead mount at {place}")
         unmount.detach(place, dead=True)
     made_folder = _make_folder(place)
     try:
-        done = proc.run(plan.commands[-1])
-        _verify(plan, done)
+        _verify(plan, proc.run(plan.commands[-1]))
         remembered.add(_memory(plan, made_folder))
-    except BaseException as error:
+    except BaseException:  # Ctrl-C too
         _undo(place, made_folder)
-        if isinstance(error, _Refused):
-            return Plan(place, plan.archives, remembered.IN_PROCESS, (error.seen,), plan.commands)
         raise
-    return plan
 
 
 class _Refused(MountError):

@@ -56,9 +56,12 @@ def read() -> list[Mount]:
 
 
 def is_dead(mountpoint: Path) -> bool:
-    """Whether the program behind a FUSE mount is gone: all access gives errno 107, exists() says False."""
+    """Whether the program behind a FUSE mount is gone: all access gives errno 107, exists() says False.
+
+    statvfs always asks that program; stat is answered from the kernel's cache for an hour (our timeouts).
+    """
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

@@ -59,7 +59,14 @@ class FolderStore(Root):
     kind = "folder"
 
     def has(self, name: str) -> bool:
-        return os.path.isfile(os.path.join(self.path, name))
+        try:
+            return stat.S_ISREG(os.stat(os.path.join(self.path, name)).st_mode)
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:  # os.path.isfile would say that the file is missing
+                raise dead_mount(self.path) from error
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                return False
+            raise self.broken(name, error.strerror or str(error)) from error
 
     def files(self) -> Iterable[str]:
         return self.under("")
@@ -72,6 +79,8 @@ class FolderStore(Root):
         return sorted(found)
 
     def _unreadable(self, error: OSError) -> None:
+        if error.errno == errno.ENOTCONN:
+            raise dead_mount(self.path) from error
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # a folder that is not there holds nothing
             raise self.broken(str(error.filename), error.strerror or str(error))
 

@@ -1,0 +1,154 @@
+"""The real thing: ratarmount, FUSE and the kernel; skipped, with the reason, where mounting is impossible."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bevrepro.core.errors import DataError, MountError
+from bevrepro.data import fuse, mountinfo, unmount
+from bevrepro.data.index import ensure, tar_end
+from bevrepro.data.mount import mount, plan, recognise
+from bevrepro.data.roots import resolve
+from bevrepro.data.status import status
+
+from .conftest import FILES, write_tar, write_zip
+
+MISSING = fuse.missing()
+pytestmark = [pytest.mark.fuse, pytest.mark.skipif(bool(MISSING), reason="; ".join(MISSING))]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A mount point whose mount is taken away after the test, whatever happened."""
+    yield tmp_path / "mnt"
+    if mountinfo.at(mountinfo.read(), tmp_path / "mnt"):
+        unmount.detach(tmp_path / "mnt", dead=True)
+
+
+def do_mount(archives, place):
+    made = mount(plan(archives, place), lambda text: None)
+    assert made.mode == "fuse", made.missing
+    return made
+
+
+def states(place):
+    """Of this mount point alone: others on the machine may have mounts of their own."""
+    return [one.state for one in status() if one.mountpoint == str(place)]
+
+
+def daemon_of(place: Path) -> int:
+    """The process that serves exactly this mount point."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if os.fsencode(place) in words and any(word.endswith(b"ratarmount") for word in words):
+            return int(process.name)
+    raise AssertionError(f"no daemon for {place}")
+
+
+def test_a_union_of_archives_and_a_live_folder_reads_right_and_is_read_only(tgz, zipped, tmp_path, place):
+    (tmp_path / "infos").mkdir()
+    newer = write_zip(tmp_path / "newer.zip", {"samples/CAM_FRONT/03.jpg": b"newer"})
+    do_mount([tgz, zipped, newer, tmp_path / "infos"], place)
+    (tmp_path / "infos/late.pkl").write_bytes(b"late")
+    expected = {**FILES, "samples/CAM_FRONT/03.jpg": b"newer", "can_bus/scene-0001_pose.json": b"[]"}
+    assert {name: (place / name).read_bytes() for name in expected} == expected
+    assert (place / "late.pkl").read_bytes() == b"late"
+    with pytest.raises(OSError, match="Read-only"):
+        (place / "x").write_text("x")
+
+
+def test_mount_status_resolve_umount(tar, place):
+    do_mount([tar], place)
+    assert states(place) == ["mounted"] and resolve([place]) == [str(place)]
+    with pytest.raises(MountError, match="already mounted"):
+        plan([tar], place)
+    unmount.umount(place)
+    assert not place.exists() and states(place) == []
+
+
+def test_the_real_index_says_where_the_tar_ends(tar, tgz):
+    for path in (tar, tgz):
+        archive = recognise(path)
+        assert ensure(archive) and not ensure(archive)
+        assert tar_end(archive) == len(FILES) * 1536
+
+
+def test_what_ratarmount_does_not_report_is_refused(tmp_path, place):
+    """Header broken in the middle, cut: ratarmount 1.3 ends with 0 for both."""
+    files = {f"samples/{number:03d}": bytes([number]) * 4000 for number in range(100)}
+    for name in ("a.tar", "a.tgz"):
+        path = write_tar(tmp_path / name, files)
+        data = bytearray(path.read_bytes())
+        if name == "a.tar":
+            data[4608 * 50 + 3] ^= 1
+        path.write_bytes(bytes(data if name == "a.tar" else data[: len(data) // 2]))
+        with pytest.raises(DataError, match="cut short|broken|ended"):
+            do_mount([path], place)
+    assert mountinfo.at(mountinfo.read(), place) is None and not place.exists()
+
+
+def test_a_killed_daemon_is_seen_and_cleaned_by_umount_and_by_mount(tar, place):
+    for clean in (lambda: unmount.umount(place), lambda: do_mount([tar], place)):
+        do_mount([tar], place)
+        os.kill(daemon_of(place), signal.SIGKILL)
+        _until(lambda: mountinfo.is_dead(place))
+        assert states(place) == ["dead"] and resolve([place]) == [str(tar)]
+        clean()
+    assert (place / "samples/CAM_FRONT/07.jpg").read_bytes() == FILES["samples/CAM_FRONT/07.jpg"]
+
+
+def _until(condition, within_s=5.0):
+    until_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def test_a_busy_mount_says_who_and_stays(tar, place):
+    do_mount([tar], place)
+    with (place / "samples/CAM_FRONT/07.jpg").open("rb"), pytest.raises(MountError, match="busy") as caught:
+        unmount.umount(place)
+    assert f"{os.getpid()} " in caught.value.why
+    unmount.umount(place)
+
+
+def test_ctrl_c_at_any_moment_leaves_no_mount(tgz, place):
+    """The whole command, interrupted after 0.2, 0.4, 0.6 and 0.8 s: mounted and remembered, or neither."""
+    for delay_s in (0.2, 0.4, 0.6, 0.8):
+        command = [sys.executable, "-m", "bevrepro", "data", "mount", str(tgz), str(place)]
+        child = subprocess.Popen(command, stdout=-1, stderr=-1, cwd=Path(__file__).parents[2])
+        time.sleep(delay_s)
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=30)
+        assert child.returncode in (0, 130, -2), stderr.decode()  # -2: while Python was still starting
+        assert child.returncode == -2 or b"Traceback" not in stderr, stderr.decode()
+        mounted = mountinfo.at(mountinfo.read(), place) is not None
+        assert mounted == (child.returncode == 0) == bool(states(place))
+        if mounted:
+            unmount.umount(place)
+        assert not place.exists()
+
+
+def test_the_store_reads_the_mount_like_any_folder(tar, place):
+    """The data set's own reader, over a mount and pickled."""
+    from bevformer.data.store import open_store
+
+    do_mount([tar], place)
+    store = pickle.loads(pickle.dumps(open_store([str(place)])))
+    assert store.names("samples") == sorted(FILES)
+    assert store.read("samples/CAM_FRONT/11.jpg") == FILES["samples/CAM_FRONT/11.jpg"]
+    os.kill(daemon_of(place), signal.SIGKILL)
+    _until(lambda: mountinfo.is_dead(place))
+    from bevformer.errors import DataError as StoreError
+
+    with pytest.raises(StoreError, match="died"):
+        store.read("samples/CAM_FRONT/12.jpg")

@@ -1,0 +1,41 @@
+"""Mounted, dead, gone and never mounted are told apart."""
+
+import pytest
+
+from bevrepro.data import mountinfo, remembered
+from bevrepro.data.remembered import Remembered
+from bevrepro.data.status import status
+
+
+def remember(place, archive, mode=remembered.FUSE):
+    remembered.add(Remembered(str(place), (str(archive),), mode, "2026-01-01T00:00:00+00:00"))
+
+
+def test_nothing_at_first(system):
+    assert status() == []
+
+
+@pytest.mark.parametrize(
+    "mounted, dead, mode, state",
+    [
+        (True, False, "fuse", "mounted"),
+        (True, True, "fuse", "dead"),
+        (False, False, "fuse", "gone"),
+        (False, False, "in-process", "in-process"),
+    ],
+)
+def test_states(system, tgz, tmp_path, monkeypatch, mounted, dead, mode, state):
+    remember(tmp_path / "mnt", tgz, mode)
+    monkeypatch.setattr(mountinfo, "is_dead", lambda path: dead)
+    if mounted:
+        system.add_mount(tmp_path / "mnt")
+    (one,) = status()
+    assert (one.state, one.archives, one.missing_archives) == (state, (str(tgz),), ())
+
+
+def test_a_mount_that_is_not_remembered_and_an_archive_that_is_gone_are_shown(system, tmp_path):
+    system.add_mount(tmp_path / "a")
+    remember(tmp_path / "b", tmp_path / "nope.tgz")
+    first, second = status()
+    assert (first.state, first.archives) == ("mounted", ())
+    assert second.missing_archives == (str(tmp_path / "nope.tgz"),)
