@@ -1,1 +1,1 @@
-"""A synthetic set in nuScenes format: a small street as a function of time, seen by six cameras and a lidar."""
+"""A synthetic set in nuScenes format: a street as a function of time, six cameras and a lidar."""

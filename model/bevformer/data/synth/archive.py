@@ -2,6 +2,7 @@
 
 Dates, owners and modes are fixed, names sorted, and gzip carries neither a name nor a date.
 """
+
 import gzip
 import os
 import shutil
@@ -9,7 +10,7 @@ import tarfile
 import zipfile
 from typing import List
 
-DATE = 1546300800            # 2019-01-01, for every member
+DATE = 1546300800  # 2019-01-01, for every member
 _ZIP_DATE = (2019, 1, 1, 0, 0, 0)
 GZIP_LEVEL = 1
 SET_PARTS = ("maps", "samples", "sweeps")

@@ -3,6 +3,7 @@
 Times are `utime` in microseconds; `pose` is 50 Hz, the inertial unit 100 Hz.  All of it follows from the
 ego's motion: speed along x, yaw rate about z, gravity in the accelerations.
 """
+
 from typing import Any, Dict, List
 
 import numpy as np
@@ -11,12 +12,24 @@ from .rig import yaw_quaternion
 from .world import World
 
 GRAVITY = 9.81
-LEAD_S = 0.25               # the messages begin before the first sample, as on the real cars
+LEAD_S = 0.25  # the messages begin before the first sample, as on the real cars
 WHEEL_BASE_M, WHEEL_RADIUS_M, STEERING_RATIO = 2.588, 0.305, 16.0
-RATE_HZ = {"ms_imu": 100, "pose": 50, "steeranglefeedback": 100, "vehicle_monitor": 2,
-           "zoe_veh_info": 100, "zoesensors": 100}
-_META_NAMES = {"ms_imu": "MS_IMU", "pose": "POSE", "steeranglefeedback": "SteerAngleFeedback",
-               "vehicle_monitor": "VEHICLE_MONITOR", "zoe_veh_info": "ZOE_VEH_INFO", "zoesensors": "ZoeSensors"}
+RATE_HZ = {
+    "ms_imu": 100,
+    "pose": 50,
+    "steeranglefeedback": 100,
+    "vehicle_monitor": 2,
+    "zoe_veh_info": 100,
+    "zoesensors": 100,
+}
+_META_NAMES = {
+    "ms_imu": "MS_IMU",
+    "pose": "POSE",
+    "steeranglefeedback": "SteerAngleFeedback",
+    "vehicle_monitor": "VEHICLE_MONITOR",
+    "zoe_veh_info": "ZOE_VEH_INFO",
+    "zoesensors": "ZoeSensors",
+}
 
 
 def can_messages(world: World, duration_s: float) -> Dict[str, Any]:
@@ -37,9 +50,14 @@ def can_messages(world: World, duration_s: float) -> Dict[str, Any]:
 def _motion(world: World, t: float) -> Dict[str, float]:
     speed = world.ego.speed_at(t)
     rate = world.road.curvature * speed
-    return {"utime": world.start_us + int(round(t * 1e6)), "speed": speed, "yaw_rate": rate,
-            "sideways": speed * rate, "steering": float(np.arctan(WHEEL_BASE_M * world.road.curvature)),
-            "rpm": speed / (2 * np.pi * WHEEL_RADIUS_M) * 60.0}
+    return {
+        "utime": world.start_us + int(round(t * 1e6)),
+        "speed": speed,
+        "yaw_rate": rate,
+        "sideways": speed * rate,
+        "steering": float(np.arctan(WHEEL_BASE_M * world.road.curvature)),
+        "rpm": speed / (2 * np.pi * WHEEL_RADIUS_M) * 60.0,
+    }
 
 
 def _acceleration(world: World, motion: Dict[str, float]) -> List[float]:
@@ -48,15 +66,24 @@ def _acceleration(world: World, motion: Dict[str, float]) -> List[float]:
 
 def _pose(world: World, t: float) -> Dict[str, Any]:
     motion, (x, y, yaw) = _motion(world, t), world.ego_pose(t)
-    return {"accel": _acceleration(world, motion), "orientation": yaw_quaternion(yaw), "pos": [x, y, 0.0],
-            "rotation_rate": [0.0, 0.0, motion["yaw_rate"]], "utime": motion["utime"],
-            "vel": [motion["speed"], 0.0, 0.0]}
+    return {
+        "accel": _acceleration(world, motion),
+        "orientation": yaw_quaternion(yaw),
+        "pos": [x, y, 0.0],
+        "rotation_rate": [0.0, 0.0, motion["yaw_rate"]],
+        "utime": motion["utime"],
+        "vel": [motion["speed"], 0.0, 0.0],
+    }
 
 
 def _imu(world: World, t: float) -> Dict[str, Any]:
     motion, yaw = _motion(world, t), world.ego_pose(t)[2]
-    return {"linear_accel": _acceleration(world, motion), "q": yaw_quaternion(yaw),
-            "rotation_rate": [0.0, 0.0, motion["yaw_rate"]], "utime": motion["utime"]}
+    return {
+        "linear_accel": _acceleration(world, motion),
+        "q": yaw_quaternion(yaw),
+        "rotation_rate": [0.0, 0.0, motion["yaw_rate"]],
+        "utime": motion["utime"],
+    }
 
 
 def _steering(world: World, t: float) -> Dict[str, Any]:
@@ -66,31 +93,68 @@ def _steering(world: World, t: float) -> Dict[str, Any]:
 
 def _monitor(world: World, t: float) -> Dict[str, Any]:
     motion = _motion(world, t)
-    return {"available_distance": 100, "battery_level": 80, "brake": 0, "brake_switch": 1, "gear_position": 7,
-            "left_signal": 0, "rear_left_rpm": motion["rpm"], "rear_right_rpm": motion["rpm"], "right_signal": 0,
-            "steering": float(np.rad2deg(motion["steering"])) * STEERING_RATIO, "steering_speed": 0.0,
-            "throttle": 50, "utime": motion["utime"], "vehicle_speed": motion["speed"] * 3.6,
-            "yaw_rate": float(np.rad2deg(motion["yaw_rate"]))}
+    return {
+        "available_distance": 100,
+        "battery_level": 80,
+        "brake": 0,
+        "brake_switch": 1,
+        "gear_position": 7,
+        "left_signal": 0,
+        "rear_left_rpm": motion["rpm"],
+        "rear_right_rpm": motion["rpm"],
+        "right_signal": 0,
+        "steering": float(np.rad2deg(motion["steering"])) * STEERING_RATIO,
+        "steering_speed": 0.0,
+        "throttle": 50,
+        "utime": motion["utime"],
+        "vehicle_speed": motion["speed"] * 3.6,
+        "yaw_rate": float(np.rad2deg(motion["yaw_rate"])),
+    }
 
 
 def _vehicle(world: World, t: float) -> Dict[str, Any]:
     motion = _motion(world, t)
     steer = float(np.rad2deg(motion["steering"])) * STEERING_RATIO
-    return {"FL_wheel_speed": motion["rpm"], "FR_wheel_speed": motion["rpm"], "RL_wheel_speed": motion["rpm"],
-            "RR_wheel_speed": motion["rpm"], "left_solar": 0, "longitudinal_accel": world.ego.accel_mps2,
-            "meanEffTorque": 0.0, "odom": 0, "odom_speed": motion["speed"] * 3.6, "pedal_cc": 10.0, "regen": 0.0,
-            "requestedTorqueAfterProc": 0.0, "right_solar": 0, "steer_corrected": steer, "steer_offset_can": 0.0,
-            "steer_raw": steer, "transversal_accel": motion["sideways"], "utime": motion["utime"]}
+    return {
+        "FL_wheel_speed": motion["rpm"],
+        "FR_wheel_speed": motion["rpm"],
+        "RL_wheel_speed": motion["rpm"],
+        "RR_wheel_speed": motion["rpm"],
+        "left_solar": 0,
+        "longitudinal_accel": world.ego.accel_mps2,
+        "meanEffTorque": 0.0,
+        "odom": 0,
+        "odom_speed": motion["speed"] * 3.6,
+        "pedal_cc": 10.0,
+        "regen": 0.0,
+        "requestedTorqueAfterProc": 0.0,
+        "right_solar": 0,
+        "steer_corrected": steer,
+        "steer_offset_can": 0.0,
+        "steer_raw": steer,
+        "transversal_accel": motion["sideways"],
+        "utime": motion["utime"],
+    }
 
 
 def _sensors(world: World, t: float) -> Dict[str, Any]:
     motion = _motion(world, t)
-    return {"brake_sensor": 0.18, "steering_sensor": 0.19 + 0.01 * motion["steering"], "throttle_sensor": 0.3,
-            "utime": motion["utime"]}
+    return {
+        "brake_sensor": 0.18,
+        "steering_sensor": 0.19 + 0.01 * motion["steering"],
+        "throttle_sensor": 0.3,
+        "utime": motion["utime"],
+    }
 
 
-_MAKERS = {"ms_imu": _imu, "pose": _pose, "steeranglefeedback": _steering, "vehicle_monitor": _monitor,
-           "zoe_veh_info": _vehicle, "zoesensors": _sensors}
+_MAKERS = {
+    "ms_imu": _imu,
+    "pose": _pose,
+    "steeranglefeedback": _steering,
+    "vehicle_monitor": _monitor,
+    "zoe_veh_info": _vehicle,
+    "zoesensors": _sensors,
+}
 
 
 def _statistics(rows: List[Dict[str, Any]]) -> Dict[str, Any]:
@@ -100,7 +164,19 @@ def _statistics(rows: List[Dict[str, Any]]) -> Dict[str, Any]:
     for name in sorted(rows[0]):
         values = np.array([row[name] for row in rows], np.float64)
         steps = np.diff(values, axis=0)
-        out[name] = {"max": float(values.max()), "max_diff": float(steps.max()), "mean": float(values.mean()),
-                     "mean_diff": float(steps.mean()), "min": float(values.min()),
-                     "min_diff": float(steps.min()), "std": float(values.std()), "std_diff": float(steps.std())}
-    return {"message_count": len(rows), "message_freq": len(rows) / span_s, "timespan": span_s, "var_stats": out}
+        out[name] = {
+            "max": float(values.max()),
+            "max_diff": float(steps.max()),
+            "mean": float(values.mean()),
+            "mean_diff": float(steps.mean()),
+            "min": float(values.min()),
+            "min_diff": float(steps.min()),
+            "std": float(values.std()),
+            "std_diff": float(steps.std()),
+        }
+    return {
+        "message_count": len(rows),
+        "message_freq": len(rows) / span_s,
+        "timespan": span_s,
+        "var_stats": out,
+    }

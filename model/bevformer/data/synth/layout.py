@@ -3,12 +3,14 @@
 The recipe was measured (facts: micro.md): 22 boxes per frame, vehicles 6-22 m away, pedestrians and cycles
 to 17 m, cones and barriers to 13 m, the ego at 0.4 of a usual town speed.
 """
+
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ...errors import UserError
+from bevformer.errors import UserError
+
 from .world import CROSS_HALF_M, LANES_D, PAVEMENT_M, ROAD_D, YARD_M, Boxes, Ego, Road, World
 
 GAP_BELOW_M = 0.03  # the boxes hover a little, so that a lidar return from the ground is in none of them
@@ -39,9 +41,9 @@ RECIPES: Dict[str, Recipe] = {
 }
 BOXES_PER_FRAME = sum(recipe.count for recipe in RECIPES.values())
 EGO_SIZE_M = (4.1, 1.8, 1.6)
-EGO_CENTRE_M = 1.3          # of the car, ahead of the ego frame's origin
+EGO_CENTRE_M = 1.3  # of the car, ahead of the ego frame's origin
 MARGIN_M = 0.35
-MIN_VISIBLE = 0.5           # of a box's width, from the roof, at three moments
+MIN_VISIBLE = 0.5  # of a box's width, from the roof, at three moments
 BINS = 360
 
 
@@ -66,18 +68,27 @@ def _zone(zone: str, road: Road, rng: np.random.RandomState) -> Optional[Tuple[f
         return s, d, rng.randint(2) * np.pi + 3.0 * jitter
     if zone == "over":  # across the carriageway
         return s, rng.uniform(*ROAD_D), rng.choice([-1.0, 1.0]) * np.pi / 2 + 3.0 * jitter
-    return s, rng.choice([ROAD_D[0] + 0.7, 1.8, 5.4, ROAD_D[1] - 0.7]) + 2.0 * jitter, rng.randint(2) * np.pi + jitter
+    return (
+        s,
+        rng.choice([ROAD_D[0] + 0.7, 1.8, 5.4, ROAD_D[1] - 0.7]) + 2.0 * jitter,
+        rng.randint(2) * np.pi + jitter,
+    )
 
 
-def _separated(pose_T4: np.ndarray, size: Sequence[float], poses_NT4: np.ndarray, sizes_N3: np.ndarray) -> np.ndarray:
+def _separated(
+    pose_T4: np.ndarray, size: Sequence[float], poses_NT4: np.ndarray, sizes_N3: np.ndarray
+) -> np.ndarray:
     """(N,) bool: the footprint keeps MARGIN_M to each of N others at all T times (separating axes)."""
     offset = poses_NT4[..., :2] - pose_T4[None, :, :2]
     yaw_a, yaw_b = pose_T4[None, :, 3], poses_NT4[..., 3]
     apart = np.zeros(offset.shape[:2], bool)
     for axis in (yaw_a, yaw_a + np.pi / 2, yaw_b, yaw_b + np.pi / 2):
-        reach = (size[0] * np.abs(np.cos(yaw_a - axis)) + size[1] * np.abs(np.sin(yaw_a - axis))
-                 + sizes_N3[:, 0:1] * np.abs(np.cos(yaw_b - axis))
-                 + sizes_N3[:, 1:2] * np.abs(np.sin(yaw_b - axis))) / 2
+        reach = (
+            size[0] * np.abs(np.cos(yaw_a - axis))
+            + size[1] * np.abs(np.sin(yaw_a - axis))
+            + sizes_N3[:, 0:1] * np.abs(np.cos(yaw_b - axis))
+            + sizes_N3[:, 1:2] * np.abs(np.sin(yaw_b - axis))
+        ) / 2
         gap = np.abs(offset[..., 0] * np.cos(axis) + offset[..., 1] * np.sin(axis)) - reach
         apart |= gap > MARGIN_M
     return apart.all(axis=1)
@@ -116,7 +127,9 @@ class _Crowd:
         x, y, heading = self.road.place(s + along * np.cos(turn), d + along * np.sin(turn))
         return np.stack([x, y, 0 * x, heading + turn], axis=1)
 
-    def add(self, kind: str, size: Tuple[float, ...], place: Tuple[float, float, float], speed: float) -> bool:
+    def add(
+        self, kind: str, size: Tuple[float, ...], place: Tuple[float, float, float], speed: float
+    ) -> bool:
         """Places the box and returns True, or leaves everything as it was."""
         pose_T4 = self._trace(*place, speed)
         range_m = np.hypot(pose_T4[:, 0] - self.ego_T3[:, 0], pose_T4[:, 1] - self.ego_T3[:, 1])
@@ -136,10 +149,18 @@ class _Crowd:
         return True
 
     @staticmethod
-    def _in_sight(hidden: List[np.ndarray], distance: List[np.ndarray], sizes: Sequence[Tuple[float, ...]]) -> bool:
+    def _in_sight(
+        hidden: List[np.ndarray], distance: List[np.ndarray], sizes: Sequence[Tuple[float, ...]]
+    ) -> bool:
         """Every box keeps MIN_VISIBLE of its bins free of nearer boxes that are tall enough to hide it."""
-        bins_NTB, distance_NT, height_N = np.stack(hidden), np.stack(distance), np.array([s[2] for s in sizes])
-        nearer = (distance_NT[None] < distance_NT[:, None]) & (height_N[None] > 0.6 * height_N[:, None])[..., None]
+        bins_NTB, distance_NT, height_N = (
+            np.stack(hidden),
+            np.stack(distance),
+            np.array([s[2] for s in sizes]),
+        )
+        nearer = (distance_NT[None] < distance_NT[:, None]) & (height_N[None] > 0.6 * height_N[:, None])[
+            ..., None
+        ]
         covered = np.einsum("ijt,jtb->itb", nearer.astype(np.float32), bins_NTB.astype(np.float32)) > 0
         free = (bins_NTB & ~covered).sum(axis=2) / bins_NTB.sum(axis=2)
         return bool((free >= MIN_VISIBLE).all())
@@ -151,20 +172,33 @@ def _things(road: Road, ego: Ego, times_s: np.ndarray, rng: np.random.RandomStat
     middle = ego.travel_m(float(times_s[-1])) / 2
     for _ in range(60):
         crowd = _Crowd(road, ego, times_s)
-        if all(_place_one(crowd, kind, middle, slow, rng)
-               for kind, recipe in RECIPES.items() for _ in range(recipe.count)):
+        if all(
+            _place_one(crowd, kind, middle, slow, rng)
+            for kind, recipe in RECIPES.items()
+            for _ in range(recipe.count)
+        ):
             break
     else:
-        raise UserError("no room was found for %d boxes on a street" % BOXES_PER_FRAME, do="Try another --seed.")
+        raise UserError(
+            "no room was found for %d boxes on a street" % BOXES_PER_FRAME, do="Try another --seed."
+        )
     kinds, sizes, s, d, turn, speed = zip(*crowd.rows)
     tint = rng.uniform(0.9, 1.1, (len(kinds), 1)) * rng.uniform(0.96, 1.04, (len(kinds), 3))
-    return Boxes(tuple(kinds), np.array(sizes), np.array(s), np.array(d), np.full(len(kinds), GAP_BELOW_M),
-                 np.array(turn), np.array(speed), tint)
+    return Boxes(
+        tuple(kinds),
+        np.array(sizes),
+        np.array(s),
+        np.array(d),
+        np.full(len(kinds), GAP_BELOW_M),
+        np.array(turn),
+        np.array(speed),
+        tint,
+    )
 
 
 def _place_one(crowd: _Crowd, kind: str, middle: float, slow: float, rng: np.random.RandomState) -> bool:
     recipe = RECIPES[kind]
-    for attempt in range(250):
+    for _attempt in range(250):
         size = tuple(float(v) for v in np.array(recipe.size_m) * rng.uniform(0.93, 1.07, 3))
         zone = recipe.zones[rng.randint(len(recipe.zones))]
         place = _zone(zone, crowd.road, rng)
@@ -187,8 +221,16 @@ def _scenery(road: Road, rng: np.random.RandomState) -> Boxes:
         while s < 52.0:
             length, depth, height = rng.uniform(9.0, 16.0), rng.uniform(8.0, 12.0), rng.uniform(7.0, 16.0)
             if road.cross_s is None or abs(s + length / 2 - road.cross_s) > length / 2 + CROSS_HALF_M + 2.5:
-                rows.append(("house", (length, depth, height), s + length / 2,
-                             side * (YARD_M + 7.0 + depth / 2 + rng.uniform(0, 3)), 0.0, 0.0))
+                rows.append(
+                    (
+                        "house",
+                        (length, depth, height),
+                        s + length / 2,
+                        side * (YARD_M + 7.0 + depth / 2 + rng.uniform(0, 3)),
+                        0.0,
+                        0.0,
+                    )
+                )
             s += length + rng.uniform(1.5, 5.0)
         for s in np.arange(-40.0, 45.0, 11.0) + rng.uniform(-2.5, 2.5, 8):
             if road.cross_s is None or abs(s - road.cross_s) > CROSS_HALF_M + 3.0:
@@ -197,12 +239,21 @@ def _scenery(road: Road, rng: np.random.RandomState) -> Boxes:
                 rows.append(("crown", (crown, crown, rng.uniform(2.4, 3.6)), s, d, 2.3, rng.uniform(0, 1.5)))
     kinds, sizes, s_N, d_N, bottom, turn = zip(*rows)
     tint = rng.uniform(0.75, 1.1, (len(kinds), 1)) * rng.uniform(0.9, 1.1, (len(kinds), 3))
-    return Boxes(tuple(kinds), np.array(sizes), np.array(s_N), np.array(d_N), np.array(bottom),
-                 np.array(turn), np.zeros(len(kinds)), tint)
+    return Boxes(
+        tuple(kinds),
+        np.array(sizes),
+        np.array(s_N),
+        np.array(d_N),
+        np.array(bottom),
+        np.array(turn),
+        np.zeros(len(kinds)),
+        tint,
+    )
 
 
-def make_world(name: str, origin_m: Tuple[float, float], start_us: int, times_s: np.ndarray,
-               rng: np.random.RandomState) -> World:
+def make_world(
+    name: str, origin_m: Tuple[float, float], start_us: int, times_s: np.ndarray, rng: np.random.RandomState
+) -> World:
     """A random scene; `times_s` are the key frames' times after `start_us`."""
     slow = 0.4 * min(1.0, 4.5 / max(float(times_s[-1]), 0.5))
     curvature = rng.choice([-1.0, 1.0]) * rng.uniform(0.0005, 0.014)
@@ -211,5 +262,12 @@ def make_world(name: str, origin_m: Tuple[float, float], start_us: int, times_s:
     speed = slow * rng.uniform(2.5, 6.0)
     ego = Ego(speed, float(rng.uniform(-0.4, 0.4)) * speed / max(float(times_s[-1]), 0.5))
     things = _things(road, ego, times_s, rng)
-    return World(name, road, ego, things.join(_scenery(road, rng)), len(things),
-                 float(rng.uniform(-np.pi, np.pi)), start_us)
+    return World(
+        name,
+        road,
+        ego,
+        things.join(_scenery(road, rng)),
+        len(things),
+        float(rng.uniform(-np.pi, np.pi)),
+        start_us,
+    )

@@ -1,4 +1,5 @@
 """The lidar: 32 rings against boxes and ground.  Returns from a box lie 2 cm inside of it."""
+
 from dataclasses import dataclass
 from typing import Tuple
 
@@ -9,11 +10,11 @@ from .rig import LIDAR_IN_EGO_M, LIDAR_YAW
 from .world import World
 
 RINGS = 32
-COLUMNS = 600                                   # the real one has 1084; the smallest boxes still get several
+COLUMNS = 600  # the real one has 1084; the smallest boxes still get several
 ELEVATION = np.deg2rad(np.linspace(-30.67, 10.67, RINGS))
 MAX_RANGE_M = 70.0
 INSIDE_M = 0.02
-GRID_M = 1.0 / 256                              # coordinates are multiples of this: archives shrink
+GRID_M = 1.0 / 256  # coordinates are multiples of this: archives shrink
 _AZIMUTH = np.arange(COLUMNS) * (2 * np.pi / COLUMNS) - np.pi
 
 
@@ -31,13 +32,15 @@ def scan(world: World, t: float, rng: np.random.RandomState) -> Sweep:
     cos, sin = np.cos(yaw), np.sin(yaw)
     origin = np.array([x + cos * LIDAR_IN_EGO_M[0], y + sin * LIDAR_IN_EGO_M[0], LIDAR_IN_EGO_M[2]])
     pose_N4 = world.box_poses(t)
-    range_RC, owner_RC = _cast(world, origin, yaw, pose_N4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        range_RC, owner_RC = _cast(world, origin, yaw, pose_N4)
     column, ring = np.nonzero(range_RC.T < MAX_RANGE_M)
     distance, owner = range_RC[ring, column], owner_RC[ring, column]
     heading = _AZIMUTH[column] + yaw
     flat = np.cos(ELEVATION)[ring] * distance
-    points = origin + np.stack([flat * np.cos(heading), flat * np.sin(heading),
-                                np.sin(ELEVATION)[ring] * distance], axis=1)
+    points = origin + np.stack(
+        [flat * np.cos(heading), flat * np.sin(heading), np.sin(ELEVATION)[ring] * distance], axis=1
+    )
     points[owner < 0] += rng.normal(0.0, 0.008, ((owner < 0).sum(), 3))
     on_box = np.nonzero(owner >= 0)[0]
     points[on_box] = _push_inside(points[on_box], pose_N4[owner[on_box]], world.boxes.size_N3[owner[on_box]])
@@ -81,15 +84,20 @@ def _push_inside(points: np.ndarray, pose: np.ndarray, size: np.ndarray) -> np.n
     """Moves global points into the box they came from, INSIDE_M below its faces."""
     cos, sin = np.cos(pose[:, 3]), np.sin(pose[:, 3])
     away = points - pose[:, :3]
-    local = np.stack([cos * away[:, 0] + sin * away[:, 1], -sin * away[:, 0] + cos * away[:, 1], away[:, 2]], axis=1)
+    local = np.stack(
+        [cos * away[:, 0] + sin * away[:, 1], -sin * away[:, 0] + cos * away[:, 1], away[:, 2]], axis=1
+    )
     room = size / 2 - INSIDE_M
     local = np.clip(local, -room, room)
-    return pose[:, :3] + np.stack([cos * local[:, 0] - sin * local[:, 1],
-                                   sin * local[:, 0] + cos * local[:, 1], local[:, 2]], axis=1)
+    return pose[:, :3] + np.stack(
+        [cos * local[:, 0] - sin * local[:, 1], sin * local[:, 0] + cos * local[:, 1], local[:, 2]], axis=1
+    )
 
 
 def _to_lidar(offset: np.ndarray, yaw: float) -> np.ndarray:
     """Global directions -> the lidar's frame."""
     cos, sin = np.cos(yaw + LIDAR_YAW), np.sin(yaw + LIDAR_YAW)
-    return np.stack([cos * offset[:, 0] + sin * offset[:, 1],
-                     -sin * offset[:, 0] + cos * offset[:, 1], offset[:, 2]], axis=1)
+    return np.stack(
+        [cos * offset[:, 0] + sin * offset[:, 1], -sin * offset[:, 0] + cos * offset[:, 1], offset[:, 2]],
+        axis=1,
+    )

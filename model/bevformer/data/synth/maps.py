@@ -1,4 +1,5 @@
-"""Map masks: one PNG per location, white where one can drive, 0.1 m per pixel as the devkit's MapMask expects."""
+"""Map masks: a PNG per location, white where one can drive, 0.1 m per pixel as MapMask expects."""
+
 from typing import Dict, List, Tuple
 
 import numpy as np
@@ -8,8 +9,8 @@ from .street import is_road
 from .world import World
 
 METRES_PER_PIXEL = 0.1
-COARSE = 4                   # the mask is computed on every fourth pixel and enlarged
-SCENE_M = 160.0              # every scene owns a square of this side on its location's map
+COARSE = 4  # the mask is computed on every fourth pixel and enlarged
+SCENE_M = 160.0  # every scene owns a square of this side on its location's map
 LOCATIONS = ("boston-seaport", "singapore-onenorth", "singapore-queenstown", "singapore-hollandvillage")
 
 
@@ -28,8 +29,10 @@ def draw_maps(worlds: Dict[str, List[World]]) -> Dict[str, bytes]:
     for location, scenes in sorted(worlds.items()):
         mask = np.zeros((cells, cells * len(scenes)), np.uint8)
         for slot, world in enumerate(scenes):
-            x, y = np.meshgrid((np.arange(cells) + 0.5) * step + slot * SCENE_M, (np.arange(cells) + 0.5) * step)
-            mask[:, slot * cells:(slot + 1) * cells] = is_road(world.road, *world.road.locate(x, y)) * 255
+            x, y = np.meshgrid(
+                (np.arange(cells) + 0.5) * step + slot * SCENE_M, (np.arange(cells) + 0.5) * step
+            )
+            mask[:, slot * cells : (slot + 1) * cells] = is_road(world.road, *world.road.locate(x, y)) * 255
         large = mask[::-1].repeat(COARSE, axis=0).repeat(COARSE, axis=1)
         pictures[location] = cv2.imencode(".png", large, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
     return pictures

@@ -1,7 +1,8 @@
 """cv2, imported when a picture is drawn: the rest of the package works without it."""
+
 from typing import Any
 
-from ...errors import UserError
+from bevformer.errors import UserError
 
 
 def load_cv2() -> Any:
@@ -12,5 +13,6 @@ def load_cv2() -> Any:
         raise UserError(
             "cv2 cannot be imported by this interpreter: %s" % error,
             "The synthetic set's pictures are drawn and compressed with OpenCV.",
-            "pip install opencv-python-headless") from error
+            "pip install opencv-python-headless",
+        ) from error
     return cv2

@@ -3,6 +3,7 @@
 A texture is drawn in the box's own coordinates: on the sides the right edge is the front, rows run from the
 top; the front and back faces run from the right (-y) to the left (+y) of the vehicle.
 """
+
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -12,9 +13,15 @@ from .opencv import load_cv2
 Colour = Tuple[int, int, int]
 
 PALETTE: Dict[str, Colour] = {  # one hue per class
-    "car": (52, 104, 214), "truck": (150, 82, 45), "construction_vehicle": (240, 200, 30),
-    "bus": (40, 160, 80), "trailer": (125, 95, 200), "barrier": (230, 50, 50),
-    "motorcycle": (215, 50, 190), "bicycle": (30, 195, 205), "pedestrian": (245, 140, 165),
+    "car": (52, 104, 214),
+    "truck": (150, 82, 45),
+    "construction_vehicle": (240, 200, 30),
+    "bus": (40, 160, 80),
+    "trailer": (125, 95, 200),
+    "barrier": (230, 50, 50),
+    "motorcycle": (215, 50, 190),
+    "bicycle": (30, 195, 205),
+    "pedestrian": (245, 140, 165),
     "traffic_cone": (255, 120, 20),
 }
 SCENERY: Dict[str, Colour] = {"house": (176, 158, 138), "trunk": (92, 72, 52), "crown": (66, 104, 54)}
@@ -34,8 +41,10 @@ class _Canvas:
         self.bgr[:] = colour[::-1]
 
     def rect(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> "_Canvas":
-        self.bgr[int(round(top * HEIGHT)):int(round(bottom * HEIGHT)),
-                 int(round(left * WIDTH)):int(round(right * WIDTH))] = colour[::-1]
+        self.bgr[
+            int(round(top * HEIGHT)) : int(round(bottom * HEIGHT)),
+            int(round(left * WIDTH)) : int(round(right * WIDTH)),
+        ] = colour[::-1]
         return self
 
     def wheels(self, centres: Tuple[float, ...], radius: Tuple[float, float]) -> "_Canvas":
@@ -59,7 +68,9 @@ def _shade(colour: Colour, gain: float) -> Colour:
 
 def _vehicle(colour: Colour, side: _Canvas, window_top: float, window_bottom: float) -> Dict[int, _Canvas]:
     """Front with windscreen and lamps, back with brake lights, the given side, plain roof."""
-    front = _Canvas(colour).rect(0.08, window_top, 0.92, window_bottom, GLASS).rect(0.3, 0.68, 0.7, 0.78, DARK)
+    front = (
+        _Canvas(colour).rect(0.08, window_top, 0.92, window_bottom, GLASS).rect(0.3, 0.68, 0.7, 0.78, DARK)
+    )
     front.rect(0.05, 0.62, 0.22, 0.74, LAMP).rect(0.78, 0.62, 0.95, 0.74, LAMP)
     back = _Canvas(colour).rect(0.15, window_top + 0.03, 0.85, window_bottom - 0.05, GLASS)
     back.rect(0.04, 0.56, 0.2, 0.7, BRAKE).rect(0.8, 0.56, 0.96, 0.7, BRAKE).rect(0.38, 0.7, 0.62, 0.8, WHITE)
@@ -116,12 +127,18 @@ def _digger(colour: Colour) -> Dict[int, _Canvas]:
     end.rect(0.15, 0.1, 0.85, 0.42, GLASS).rect(0.0, 0.8, 1.0, 1.0, DARK)
     back = _Canvas(colour).stripes((30, 30, 30), 26, 9, 34).rect(0.0, 0.0, 1.0, 0.6, colour)
     back.rect(0.2, 0.12, 0.8, 0.3, DARK).rect(0.0, 0.8, 1.0, 1.0, DARK)
-    return {FRONT: end, BACK: back, LEFT: side, RIGHT: side, TOP: _Canvas(colour).rect(0.1, 0.2, 0.4, 0.8, DARK)}
+    return {
+        FRONT: end,
+        BACK: back,
+        LEFT: side,
+        RIGHT: side,
+        TOP: _Canvas(colour).rect(0.1, 0.2, 0.4, 0.8, DARK),
+    }
 
 
 def _barrier(colour: Colour) -> Dict[int, _Canvas]:
     wide = _Canvas(colour).stripes(WHITE, 44, 14, 24).rect(0.0, 0.88, 1.0, 1.0, DARK)
-    return {face: wide for face in range(5)}
+    return dict.fromkeys(range(5), wide)
 
 
 def _cycle(colour: Colour, frame_top: float) -> Dict[int, _Canvas]:
@@ -135,41 +152,63 @@ def _cycle(colour: Colour, frame_top: float) -> Dict[int, _Canvas]:
 
 def _pedestrian(colour: Colour) -> Dict[int, _Canvas]:
     def body(face: Colour) -> _Canvas:
-        canvas = _Canvas(colour).rect(0.28, 0.0, 0.72, 0.17, face).rect(0.0, 0.22, 0.14, 0.55, _shade(colour, 0.75))
+        canvas = (
+            _Canvas(colour)
+            .rect(0.28, 0.0, 0.72, 0.17, face)
+            .rect(0.0, 0.22, 0.14, 0.55, _shade(colour, 0.75))
+        )
         canvas.rect(0.86, 0.22, 1.0, 0.55, _shade(colour, 0.75)).rect(0.12, 0.58, 0.88, 1.0, (60, 62, 90))
         return canvas.rect(0.46, 0.62, 0.54, 1.0, _shade(colour, 0.6))
+
     hair = (70, 50, 40)
-    return {FRONT: body((225, 178, 150)), BACK: body(hair), LEFT: body((150, 112, 92)),
-            RIGHT: body((150, 112, 92)), TOP: _Canvas(hair)}
+    return {
+        FRONT: body((225, 178, 150)),
+        BACK: body(hair),
+        LEFT: body((150, 112, 92)),
+        RIGHT: body((150, 112, 92)),
+        TOP: _Canvas(hair),
+    }
 
 
 def _cone(colour: Colour) -> Dict[int, _Canvas]:
     face = _Canvas(colour).rect(0.0, 0.3, 1.0, 0.5, WHITE).rect(0.0, 0.92, 1.0, 1.0, DARK)
-    return {**{side: face for side in range(4)}, TOP: _Canvas(colour)}
+    return {**dict.fromkeys(range(4), face), TOP: _Canvas(colour)}
 
 
 def _house(colour: Colour) -> Dict[int, _Canvas]:
-    wall = _Canvas(colour).rect(0.3, 0.24, 0.7, 0.74, _shade(colour, 1.25)).rect(0.34, 0.28, 0.66, 0.7, (86, 102, 116))
+    wall = (
+        _Canvas(colour)
+        .rect(0.3, 0.24, 0.7, 0.74, _shade(colour, 1.25))
+        .rect(0.34, 0.28, 0.66, 0.7, (86, 102, 116))
+    )
     wall.rect(0.49, 0.28, 0.51, 0.7, _shade(colour, 1.25)).rect(0.0, 0.97, 1.0, 1.0, _shade(colour, 0.8))
-    return {**{side: wall for side in range(4)}, TOP: _Canvas((120, 90, 80))}
+    return {**dict.fromkeys(range(4), wall), TOP: _Canvas((120, 90, 80))}
 
 
 def textures(rng: np.random.RandomState) -> Dict[str, List[np.ndarray]]:
     """kind -> six (HEIGHT, WIDTH, 3) uint8 BGR faces (front, back, left, right, top, bottom), with grain."""
     painted: Dict[str, Dict[int, _Canvas]] = {
-        "car": _car(PALETTE["car"]), "truck": _truck(PALETTE["truck"]), "bus": _bus(PALETTE["bus"]),
+        "car": _car(PALETTE["car"]),
+        "truck": _truck(PALETTE["truck"]),
+        "bus": _bus(PALETTE["bus"]),
         "construction_vehicle": _digger(PALETTE["construction_vehicle"]),
-        "trailer": _trailer(PALETTE["trailer"]), "barrier": _barrier(PALETTE["barrier"]),
-        "motorcycle": _cycle(PALETTE["motorcycle"], 0.6), "bicycle": _cycle(PALETTE["bicycle"], 0.5),
-        "pedestrian": _pedestrian(PALETTE["pedestrian"]), "traffic_cone": _cone(PALETTE["traffic_cone"]),
+        "trailer": _trailer(PALETTE["trailer"]),
+        "barrier": _barrier(PALETTE["barrier"]),
+        "motorcycle": _cycle(PALETTE["motorcycle"], 0.6),
+        "bicycle": _cycle(PALETTE["bicycle"], 0.5),
+        "pedestrian": _pedestrian(PALETTE["pedestrian"]),
+        "traffic_cone": _cone(PALETTE["traffic_cone"]),
         "house": _house(SCENERY["house"]),
-        "trunk": {}, "crown": {},
+        "trunk": {},
+        "crown": {},
     }
     out: Dict[str, List[np.ndarray]] = {}
     for kind, faces in painted.items():
         plain = _Canvas(PALETTE.get(kind) or SCENERY[kind])
         grain = 14.0 if kind == "crown" else 4.0
         drawn = [faces.get(face, plain).bgr for face in range(6)]
-        out[kind] = [np.clip(bgr + rng.normal(0.0, grain, bgr.shape[:2])[..., None], 0, 255).astype(np.uint8)
-                     for bgr in drawn]
+        out[kind] = [
+            np.clip(bgr + rng.normal(0.0, grain, bgr.shape[:2])[..., None], 0, 255).astype(np.uint8)
+            for bgr in drawn
+        ]
     return out

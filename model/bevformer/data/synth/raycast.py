@@ -1,4 +1,5 @@
 """Rays against boxes: the one piece of geometry that the cameras and the lidar share."""
+
 from typing import Iterator, NamedTuple, Tuple
 
 import numpy as np
@@ -22,21 +23,28 @@ class FaceHit(NamedTuple):
 def face_hits(origin_3: np.ndarray, half_3: np.ndarray, rays: Rays) -> Iterator[FaceHit]:
     """The faces of a box (centred, axis-aligned) that an origin outside of it can see, at most three.
 
-    `rays` are the x, y and z of the directions, arrays that broadcast together.
+    `rays` are the x, y and z of the directions, arrays that broadcast together.  A ray along a face divides
+    by zero and misses; callers silence that with `np.errstate` around their loops (inside it is slow).
     """
+    origin, half = [float(v) for v in origin_3], [float(v) for v in half_3]  # keep float32 rays float32
     for axis in range(3):
-        sign = 1.0 if origin_3[axis] > 0 else -1.0
-        gap = sign * half_3[axis] - origin_3[axis]
+        sign = 1.0 if origin[axis] > 0 else -1.0
+        gap = sign * half[axis] - origin[axis]
         if gap * sign >= 0:
             continue
         j, k = [other for other in range(3) if other != axis]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = gap / rays[axis]
-            across, up = _along(t, rays[j], origin_3[j], half_3[j]), _along(t, rays[k], origin_3[k], half_3[k])
-            hit = np.abs(across) <= 1.0
-            hit &= np.abs(up) <= 1.0
-            hit &= t > 0
-        yield FaceHit(2 * axis + (sign < 0), np.broadcast_to(t, hit.shape), across, up, hit)
+        t = gap / rays[axis]
+        across, up = _along(t, rays[j], origin[j], half[j]), _along(t, rays[k], origin[k], half[k])
+        hit = np.abs(across) <= 1.0
+        hit &= np.abs(up) <= 1.0
+        hit &= t > 0
+        yield FaceHit(
+            2 * axis + (sign < 0),
+            t if t.shape == hit.shape else np.broadcast_to(t, hit.shape),
+            across,
+            up,
+            hit,
+        )
 
 
 def _along(t: np.ndarray, ray: np.ndarray, origin: float, half: float) -> np.ndarray:
@@ -60,6 +68,8 @@ def corners(pose_N4: np.ndarray, size_N3: np.ndarray) -> np.ndarray:
     """(N, 8, 3) corners of boxes given by centre and yaw."""
     local = _SIGNS[None] * size_N3[:, None] / 2
     cos, sin = np.cos(pose_N4[:, 3])[:, None], np.sin(pose_N4[:, 3])[:, None]
-    turned = np.stack([cos * local[..., 0] - sin * local[..., 1],
-                       sin * local[..., 0] + cos * local[..., 1], local[..., 2]], axis=2)
+    turned = np.stack(
+        [cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1], local[..., 2]],
+        axis=2,
+    )
     return turned + pose_N4[:, None, :3]

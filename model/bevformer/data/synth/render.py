@@ -3,6 +3,7 @@
 The ego car stands level, so the horizon is a row of the picture and the ground's depth depends on the row.
 A pixel's centre lies at +0.5, as the model's sampling takes it.
 """
+
 from dataclasses import dataclass
 from typing import Dict, Iterator, List, Tuple
 
@@ -54,8 +55,18 @@ def make_view(camera: Camera) -> View:
     elevation = np.rad2deg(np.arctan2(-y[:horizon, None], np.hypot(1.0, x)[None]))
     azimuth = np.rad2deg(camera.yaw - np.arctan(x))
     row = np.clip(elevation * SKY_PER_DEGREE, 0, SKY_DEGREES * SKY_PER_DEGREE - 1).astype(np.intp)
-    return View(camera, oversample, width, height, intrinsic, x.astype(np.float32), y.astype(np.float32),
-                horizon, row, azimuth * SKY_PER_DEGREE)
+    return View(
+        camera,
+        oversample,
+        width,
+        height,
+        intrinsic,
+        x.astype(np.float32),
+        y.astype(np.float32),
+        horizon,
+        row,
+        azimuth * SKY_PER_DEGREE,
+    )
 
 
 def draw_sky(rng: np.random.RandomState) -> np.ndarray:
@@ -69,8 +80,11 @@ def draw_sky(rng: np.random.RandomState) -> np.ndarray:
     smooth = cv2.resize(around, (columns + 6 * 32, rows), interpolation=cv2.INTER_CUBIC)[:, 96:-96]
     cloud = np.clip(smooth, 0, 1.2)[..., None] / 1.6
     sky = blue * (1 - cloud) + np.array((244, 240, 238)) * cloud
-    hills = 2.0 + 1.2 * np.sin(np.linspace(0, 6 * np.pi, columns) + rng.uniform(0, 6)) \
+    hills = (
+        2.0
+        + 1.2 * np.sin(np.linspace(0, 6 * np.pi, columns) + rng.uniform(0, 6))
         + rng.uniform(0.0, 2.5, columns // 24).repeat(24)
+    )
     far = np.arange(rows)[:, None] < hills[None] * SKY_PER_DEGREE
     sky[far] = 0.72 * HAZE + 0.28 * np.array((110, 104, 92))
     return np.clip(sky, 0, 255).astype(np.uint8)
@@ -100,10 +114,11 @@ class SceneRenderer:
         picture = _Frame(view, origin, camera2global, self._backdrop(view, origin, camera2global, yaw))
         pose_N4 = self.world.box_poses(t)
         regions = _regions(view, origin, camera2global, corners(pose_N4, self.world.boxes.size_N3))
-        for index in self.moving:
-            self._cast_shadow(picture, index, pose_N4[index])
-        for index, region in regions:
-            self._draw_box(picture, index, pose_N4[index], region)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for index in self.moving:
+                self._cast_shadow(picture, index, pose_N4[index])
+            for index, region in regions:
+                self._draw_box(picture, index, pose_N4[index], region)
         visible = np.bincount(picture.owner.ravel() + 1, minlength=len(pose_N4) + 1)[1:]
         return picture.finish(), np.stack([visible, picture.alone_N(len(pose_N4))], axis=1)
 
@@ -112,17 +127,21 @@ class SceneRenderer:
         cv2 = load_cv2()
         bgr = np.empty((view.height, view.width, 3), np.uint8)
         column = (view.sky_column + np.rad2deg(yaw) * SKY_PER_DEGREE).astype(np.intp) % self.sky.shape[1]
-        bgr[:view.horizon] = self.sky[view.sky_row, column[None]]
+        bgr[: view.horizon] = self.sky[view.sky_row, column[None]]
         plane = np.stack([camera2global[0], camera2global[1], -camera2global.T @ origin], axis=1)
         ground2image = view.intrinsic_33 @ plane @ self.ground.pixel2global_33
         shift = np.array([[1.0, 0.0, -0.5], [0.0, 1.0, -0.5 - view.horizon], [0.0, 0.0, 1.0]])
         below = cv2.warpPerspective(
-            self.ground.bgr, np.linalg.inv(shift @ ground2image), (view.width, view.height - view.horizon),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
-            borderValue=tuple(float(v) for v in GRASS[::-1]))
-        depth = origin[2] / view.y_H[view.horizon:]
+            self.ground.bgr,
+            np.linalg.inv(shift @ ground2image),
+            (view.width, view.height - view.horizon),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=tuple(float(v) for v in GRASS[::-1]),
+        )
+        depth = origin[2] / view.y_H[view.horizon :]
         haze = np.round(256 * (1.0 - np.exp(-depth / HAZE_M))).astype(np.uint16)[:, None, None]
-        bgr[view.horizon:] = (below * (256 - haze) + HAZE.astype(np.uint16) * haze) >> 8
+        bgr[view.horizon :] = (below * (256 - haze) + HAZE.astype(np.uint16) * haze) >> 8
         return bgr
 
     def _cast_shadow(self, picture: "_Frame", index: int, pose_4: np.ndarray) -> None:
@@ -147,8 +166,12 @@ class SceneRenderer:
             if len(where):
                 texel = _texels(boxes.kinds[index], hit, where, size)
                 gain = self._light(hit.face, pose_4[3]) * boxes.tint_N3[index]
-                colours = np.minimum(self.textures[boxes.kinds[index]][hit.face][texel] * gain.astype(np.float32), 255)
-                picture.put(region, where, hit.t.ravel()[where], colours, index, index >= self.world.num_things)
+                colours = np.minimum(
+                    self.textures[boxes.kinds[index]][hit.face][texel] * gain.astype(np.float32), 255
+                )
+                picture.put(
+                    region, where, hit.t.ravel()[where], colours, index, index >= self.world.num_things
+                )
 
     def _light(self, face: int, yaw: float) -> float:
         """How bright a face is in this scene's sun."""
@@ -164,8 +187,10 @@ def _texels(kind: str, hit: FaceHit, where: np.ndarray, size: np.ndarray) -> Tup
         wide, high = TILE_M[kind]
         across = across * round(size[1 if hit.face < 2 else 0] / wide) % 1.0
         down = down * round(size[2] / high) % 1.0
-    return (np.minimum(down * HEIGHT, HEIGHT - 1).astype(np.intp),
-            np.minimum(across * WIDTH, WIDTH - 1).astype(np.intp))
+    return (
+        np.minimum(down * HEIGHT, HEIGHT - 1).astype(np.intp),
+        np.minimum(across * WIDTH, WIDTH - 1).astype(np.intp),
+    )
 
 
 class _Frame:
@@ -186,7 +211,7 @@ class _Frame:
 
     def box_hits(self, pose_4: np.ndarray, half_3: np.ndarray, region: Region) -> Iterator[FaceHit]:
         origin, (x, y, z) = self._in_box_frame(pose_4, region)
-        return face_hits(origin.astype(np.float32), half_3.astype(np.float32), (x, y, z))
+        return face_hits(origin, half_3, (x, y, z))
 
     def count(self, index: int, hit: FaceHit) -> None:
         self._alone[index] = self._alone.get(index, 0) + int(np.count_nonzero(hit.hit))
@@ -194,8 +219,15 @@ class _Frame:
     def alone_N(self, num_boxes: int) -> np.ndarray:
         return np.array([self._alone.get(index, 0) for index in range(num_boxes)])
 
-    def put(self, region: Region, where: np.ndarray, depth: np.ndarray, colours: np.ndarray,
-            index: int, hazy: bool) -> None:
+    def put(
+        self,
+        region: Region,
+        where: np.ndarray,
+        depth: np.ndarray,
+        colours: np.ndarray,
+        index: int,
+        hazy: bool,
+    ) -> None:
         """Writes pixels; `where` are flat indices into the region."""
         if hazy:
             haze = (1.0 - np.exp(depth * np.float32(-1.0 / HAZE_M)))[:, None]
@@ -215,9 +247,10 @@ class _Frame:
         return np.asarray(cv2.resize(self.bgr, size, interpolation=cv2.INTER_AREA))
 
 
-def _regions(view: View, origin: np.ndarray, camera2global: np.ndarray,
-             corners_N83: np.ndarray) -> Iterator[Tuple[int, Region]]:
-    """(index, rows and columns) of the boxes that reach into the picture, near ones first (less is overdrawn)."""
+def _regions(
+    view: View, origin: np.ndarray, camera2global: np.ndarray, corners_N83: np.ndarray
+) -> Iterator[Tuple[int, Region]]:
+    """(index, region) of the boxes that reach into the picture, near ones first: less is overdrawn."""
     points_N83 = (corners_N83 - origin) @ camera2global
     ahead = np.nonzero((points_N83[..., 2] > NEAR_M).any(axis=1))[0]
     for index in ahead[np.argsort((points_N83[ahead] ** 2).sum(axis=2).min(axis=1), kind="stable")]:

@@ -3,6 +3,7 @@
 Frames: ego x forward, y left, z up, origin on the ground below the rear axle; camera z forward, x right,
 y down; lidar x right, y forward, z up.  Quaternions are (w, x, y, z).
 """
+
 from dataclasses import dataclass
 from typing import List, Tuple
 
@@ -55,15 +56,30 @@ class Camera:
         half = self.yaw / 2
         cos, sin = np.cos(half), np.sin(half)
         w, x, y, z = 0.5, -0.5, 0.5, -0.5  # camera looking along the ego's x axis
-        return [float(v) for v in (cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w)]
+        return [
+            float(v) for v in (cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w)
+        ]
 
 
 def cameras(scale: float) -> List[Camera]:
     """The rig with images of `scale` times 1600x900 pixels (rounded) and intrinsics to match."""
     width, height = int(round(CALIBRATED_WIDTH * scale)), int(round(CALIBRATED_HEIGHT * scale))
     scale_x, scale_y = width / CALIBRATED_WIDTH, height / CALIBRATED_HEIGHT
-    return [Camera(channel, float(np.deg2rad(yaw)), position, delay_s,
-                   np.array([[focal * scale_x, 0.0, centre[0] * scale_x],
-                             [0.0, focal * scale_y, centre[1] * scale_y],
-                             [0.0, 0.0, 1.0]]), width, height)
-            for channel, yaw, focal, centre, position, delay_s in _CAMERAS]
+    return [
+        Camera(
+            channel,
+            float(np.deg2rad(yaw)),
+            position,
+            delay_s,
+            np.array(
+                [
+                    [focal * scale_x, 0.0, centre[0] * scale_x],
+                    [0.0, focal * scale_y, centre[1] * scale_y],
+                    [0.0, 0.0, 1.0],
+                ]
+            ),
+            width,
+            height,
+        )
+        for channel, yaw, focal, centre, position, delay_s in _CAMERAS
+    ]

@@ -1,4 +1,5 @@
-"""The ground of a scene: what is where (asphalt, markings, pavement, yards, grass) and its picture from above."""
+"""The ground of a scene: asphalt, markings, pavement, yards, grass; and its picture from above."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,22 +7,23 @@ import numpy as np
 from .world import CROSS_HALF_M, PAVEMENT_M, ROAD_D, YARD_M, Road, World
 
 RESOLUTION_M = 0.125
-HALF_M = 56.0               # the picture covers a square of twice this around the middle of the ego's way
-GRASS = (96, 118, 72)       # red, green, blue
+HALF_M = 56.0  # the picture covers a square of twice this around the middle of the ego's way
+GRASS = (96, 118, 72)  # red, green, blue
 SHADOW_SOFT_M = 0.5
 
 
 @dataclass(frozen=True)
 class Ground:
-    """`bgr` uint8 seen from above; pixel (column i, row j) centre lies at corner_m + (i, j) * RESOLUTION_M."""
+    """`bgr` uint8 from above; the centre of pixel (column i, row j) is corner_m + (i, j) * RESOLUTION_M."""
 
     bgr: np.ndarray
     corner_m: np.ndarray
 
     @property
     def pixel2global_33(self) -> np.ndarray:
-        return np.array([[RESOLUTION_M, 0.0, self.corner_m[0]], [0.0, RESOLUTION_M, self.corner_m[1]],
-                         [0.0, 0.0, 1.0]])
+        return np.array(
+            [[RESOLUTION_M, 0.0, self.corner_m[0]], [0.0, RESOLUTION_M, self.corner_m[1]], [0.0, 0.0, 1.0]]
+        )
 
 
 def is_road(road: Road, s: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -80,7 +82,9 @@ def draw_ground(world: World, rng: np.random.RandomState) -> Ground:
     size = int(2 * HALF_M / RESOLUTION_M)
     corner = np.array(road.place(np.float64(4.0), np.float64(0.0))[:2]) - HALF_M
     steps = np.arange(size) * RESOLUTION_M
-    s, d = road.locate((corner[0] + steps)[None].astype(np.float32), (corner[1] + steps)[:, None].astype(np.float32))
+    s, d = road.locate(
+        (corner[0] + steps)[None].astype(np.float32), (corner[1] + steps)[:, None].astype(np.float32)
+    )
     picture = _Picture(s, d)
     carriageway = (d > ROAD_D[0]) & (d < ROAD_D[1])
     pavement = ~carriageway & (d > ROAD_D[0] - PAVEMENT_M) & (d < ROAD_D[1] + PAVEMENT_M)
@@ -100,7 +104,9 @@ def draw_ground(world: World, rng: np.random.RandomState) -> Ground:
         picture.line(d, at, 0.24, (182, 178, 172), np.ones_like(carriageway))
     if road.cross_s is not None:
         _crossing(picture, road.cross_s)
-    patches = rng.randint(-7, 8, (size // 16, size // 16)).astype(np.float32).repeat(16, axis=0).repeat(16, axis=1)
+    patches = (
+        rng.randint(-7, 8, (size // 16, size // 16)).astype(np.float32).repeat(16, axis=0).repeat(16, axis=1)
+    )
     patches += rng.randint(-8, 9, (size, size))
     picture.rgb += patches[..., None]
     ground = Ground(np.ascontiguousarray(picture.rgb[..., ::-1]).astype(np.uint8), corner)
@@ -121,7 +127,7 @@ def _darken(ground: Ground, pose_4: np.ndarray, size_3: np.ndarray) -> None:
     reach = np.hypot(size_3[0], size_3[1]) / 2 + SHADOW_SOFT_M
     low = np.maximum((pose_4[:2] - reach - ground.corner_m) / RESOLUTION_M, 0).astype(int)
     high = np.maximum((pose_4[:2] + reach - ground.corner_m) / RESOLUTION_M, 0).astype(int)
-    patch = ground.bgr[low[1]:high[1], low[0]:high[0]]
+    patch = ground.bgr[low[1] : high[1], low[0] : high[0]]
     x = ground.corner_m[0] + (low[0] + np.arange(patch.shape[1])) * RESOLUTION_M - pose_4[0]
     y = ground.corner_m[1] + (low[1] + np.arange(patch.shape[0])) * RESOLUTION_M - pose_4[1]
     cos, sin = np.cos(pose_4[3]), np.sin(pose_4[3])

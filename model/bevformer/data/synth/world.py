@@ -3,16 +3,17 @@
 Everything lives in road coordinates (s along the ego's lane, d to its left, metres) on a road of constant
 curvature; `poses` turns them into the global frame (z up, metres, radians).
 """
+
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import numpy as np
 
-LANES_D = (-3.6, 0.0, 3.6, 7.1)          # centres; the ego drives at 0, traffic keeps to the right
-ROAD_D = (-5.4, 8.9)                     # kerbs
+LANES_D = (-3.6, 0.0, 3.6, 7.1)  # centres; the ego drives at 0, traffic keeps to the right
+ROAD_D = (-5.4, 8.9)  # kerbs
 PAVEMENT_M = 3.5
-YARD_M = 20.0                            # parking areas reach this far from the ego's lane
-CROSS_HALF_M = 3.6                       # half width of the crossing street
+YARD_M = 20.0  # parking areas reach this far from the ego's lane
+CROSS_HALF_M = 3.6  # half width of the crossing street
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,11 @@ class Road:
         radius = 1.0 / self.curvature - d
         x, y = radius * np.sin(theta), 1.0 / self.curvature - radius * np.cos(theta)
         cos, sin = np.cos(self.heading), np.sin(self.heading)
-        return (self.origin_m[0] + cos * x - sin * y, self.origin_m[1] + sin * x + cos * y,
-                self.heading + theta)
+        return (
+            self.origin_m[0] + cos * x - sin * y,
+            self.origin_m[1] + sin * x + cos * y,
+            self.heading + theta,
+        )
 
     def locate(self, x: np.ndarray, y: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Global x, y -> s, d: the inverse of `place`."""
@@ -79,8 +83,9 @@ class Boxes:
 
     def join(self, other: "Boxes") -> "Boxes":
         names = ("size_N3", "s_N", "d_N", "bottom_N", "turn_N", "speed_N", "tint_N3")
-        return Boxes(self.kinds + other.kinds,
-                     *[np.concatenate([getattr(self, n), getattr(other, n)]) for n in names])
+        return Boxes(
+            self.kinds + other.kinds, *[np.concatenate([getattr(self, n), getattr(other, n)]) for n in names]
+        )
 
     def poses(self, road: Road, t: float) -> np.ndarray:
         """(N, 4) float64: x, y, z of the centre and yaw, global, at `t` seconds."""
