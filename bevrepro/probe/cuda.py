@@ -90,7 +90,9 @@ def _integer(text: str | None) -> int | None:
 
 
 def _first_lines(text: str) -> str:
-    return " ".join(line.strip() for line in text.strip().splitlines()[:3])[:300]
+    """For a report: control characters must not reach a terminal."""
+    printable = "".join(each if each.isprintable() or each == "\n" else " " for each in text)
+    return " ".join(" ".join(printable.strip().splitlines()[:3]).split())[:300]
 
 
 def driver_of_module(text: str | None) -> str | None:

@@ -55,6 +55,7 @@ def test_an_old_driver_that_does_not_know_compute_cap_is_asked_again(monkeypatch
         (Done(9, "NVIDIA-SMI has failed because it couldn't communicate\n", ""), "failed", "communicate"),
         (Done(18, "", "Failed to initialize NVML: Driver/library version mismatch"), "failed", "mismatch"),
         (Done(0, "\x00\x01 segmentation, fault", ""), "garbage", "segmentation"),
+        (Done(9, "\x1b[31mred\x00 alert\n", ""), "failed", "[31mred alert"),
         (Done(255, "", ""), "failed", "exit status 255"),
     ],
 )
