@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from bevformer import boxes
+from bevformer.config import bevformer_micro
 from bevformer.data import infos as infos_file
 from bevformer.data import prepare, safe_pickle
+from bevformer.data.dataset import NuScenesQueue
 from bevformer.data.infos import check_infos, from_object, infos_path, load_infos, relative_path
 from bevformer.data.store import open_store
 from bevformer.errors import DataError
@@ -150,16 +152,16 @@ def test_a_file_without_frames_and_a_missing_one_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("random_bytes", range(20))
-def test_damage_never_ends_in_a_traceback(out, tmp_path, random_bytes):
+def test_damage_never_ends_in_a_traceback(out, tmp_path, store, random_bytes):
     rng = np.random.RandomState(random_bytes)
     raw = bytearray((out / "nuscenes_infos_temporal_train.pkl").read_bytes())
     for at in rng.randint(0, len(raw), 20):
         raw[at] = rng.randint(256)
     (tmp_path / "x.pkl").write_bytes(raw)
     try:
-        load_infos(str(tmp_path / "x.pkl"))
+        NuScenesQueue(load_infos(str(tmp_path / "x.pkl")), store, bevformer_micro(), training=True)
     except DataError as error:
-        assert "x.pkl" in str(error)
+        assert "x.pkl" in str(error) or "sample" in str(error)
 
 
 def test_five_cameras_are_refused_naming_the_sample_and_the_camera(data):
@@ -176,7 +178,25 @@ def test_a_camera_without_calibration_is_named(data):
 
 def test_boxes_that_do_not_fit_together_are_refused(data):
     data["infos"][1]["valid_flag"] = data["infos"][1]["valid_flag"][:-1]
-    with pytest.raises(DataError, match="sample scene-0061-1 .*do not fit together"):
+    with pytest.raises(DataError, match="sample scene-0061-1 .*, . boxes: valid_flag"):
+        from_object(data, "x.pkl")
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    (
+        ("ego2global_rotation", [1, 0, 0]),
+        ("can_bus", np.zeros(16)),
+        ("cams", 7),
+        ("timestamp", "noon"),
+        ("gt_boxes", np.zeros((5, 9))),
+        ("gt_velocity", None),
+        ("cams", {}),
+    ),
+)
+def test_a_field_of_another_form_is_refused(data, key, value):
+    data["infos"][1][key] = value
+    with pytest.raises(DataError, match="x.pkl"):
         from_object(data, "x.pkl")
 
 

@@ -22,12 +22,8 @@ from . import infos_v1_1, safe_pickle
 from .store import Store
 from .tables import check_version, read_table, tokens_digest, versions_in
 
-Info = Dict[str, Any]
 SPLITS = ("train", "val", "test")
-NEEDED = ("token", "scene_token", "timestamp", "cams", "ego2global_translation", "ego2global_rotation")
-NEEDED_CAM = ("data_path", "cam_intrinsic", "sensor2lidar_rotation", "sensor2lidar_translation")
 CAR_LONGER_THAN_WIDE = 1.3  # nuScenes' cars: 4.6 m by 1.95 m
-PREPARE = "Make it again with `bevrepro data prepare`."
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,7 @@ def from_object(data: Any, path: str) -> Infos:
         ) from error
     if not infos:
         raise DataError("%s holds no frames" % path, do=PREPARE)
-    for info in infos:
-        _check_info(info, path)
+    check_form(infos, path)
     without = sum(1 for info in infos if not np.any(info["can_bus"]))
     if without:
         notes.append(
@@ -150,7 +145,7 @@ def _normal_form(info: Info) -> Info:
 def _legacy_boxes(infos: List[Info], notes: List[str]) -> List[Info]:
     """mmdet3d 1.0 wrote this layout with (l, w, h, yaw).  The file does not say so; its cars do: l > w."""
     cars = [
-        info["gt_boxes"][np.asarray(info["gt_names"], dtype=str) == "car", 3:5]
+        np.asarray(info["gt_boxes"]).reshape(-1, 7)[np.asarray(info["gt_names"], dtype=str) == "car", 3:5]
         for info in infos
         if "gt_boxes" in info
     ]
@@ -165,39 +160,6 @@ def _legacy_boxes(infos: List[Info], notes: List[str]) -> List[Info]:
         dict(info, gt_boxes=box_math.new_to_legacy(info["gt_boxes"])) if "gt_boxes" in info else info
         for info in infos
     ]
-
-
-def _check_info(info: Info, path: str) -> None:
-    missing = [key for key in NEEDED if key not in info]
-    sample = info.get("token", "?")
-    if missing:
-        raise DataError("sample %s in %s lacks %s" % (sample, path, ", ".join(missing)), do=PREPARE)
-    absent = [channel for channel in CAMERAS if channel not in info["cams"]]
-    if absent:
-        raise DataError(
-            "sample %s in %s has %d cameras: %s is missing"
-            % (sample, path, len(info["cams"]), ", ".join(absent)),
-            "The model takes all six; its features are tied to them.",
-            PREPARE,
-        )
-    for channel in CAMERAS:
-        lacking = [key for key in NEEDED_CAM if key not in info["cams"][channel]]
-        if lacking:
-            raise DataError(
-                "sample %s, %s in %s lacks %s" % (sample, channel, path, ", ".join(lacking)), do=PREPARE
-            )
-    if info["can_bus"].shape != (18,):
-        raise DataError(
-            "sample %s in %s has %d CAN numbers instead of 18" % (sample, path, info["can_bus"].size),
-            do=PREPARE,
-        )
-    lengths = {
-        key: len(info[key]) for key in ("gt_boxes", "gt_names", "gt_velocity", "valid_flag") if key in info
-    }
-    if len(set(lengths.values())) > 1:
-        raise DataError(
-            "sample %s in %s has boxes that do not fit together: %s" % (sample, path, lengths), do=PREPARE
-        )
 
 
 def image_name(cam: Info, channel: str, store: Store) -> str:

@@ -12,6 +12,9 @@ import numpy as np
 
 from bevformer.errors import DataError
 
+# What the unpickler raises for damaged bytes, besides its own error.
+DAMAGE = (EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError)
+
 _reconstruct = np.empty(0).__reduce__()[0]
 _scalar = np.float64(0).__reduce__()[0]
 
@@ -19,7 +22,7 @@ _scalar = np.float64(0).__reduce__()[0]
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """How protocol 2 (mmcv's default) stores bytes; other codecs are not needed for that."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("codec %r" % encoding)
+        raise _Refused("codec %r" % encoding)
     return _codecs.encode(text, "latin1")  # type: ignore[return-value]
 
 
@@ -47,15 +50,19 @@ def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
 _ALLOWED = _allowed()
 
 
+class _Refused(pickle.UnpicklingError):
+    """Something that is neither a builtin nor NumPy; the message is its name."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError("%s.%s" % (module, name)) from None
+            raise _Refused("%s.%s" % (module, name)) from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("a persistent id")
+        raise _Refused("a persistent id")
 
 
 def loads(data: bytes, name: str) -> Any:
@@ -65,28 +72,14 @@ def loads(data: bytes, name: str) -> Any:
     """
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
-    except pickle.UnpicklingError as error:
-        if not data or data[0] != 0x80:
-            raise _broken(name, "it does not begin like a pickle") from error
-        if "truncated" in str(error):
-            raise _broken(name, str(error)) from error
+    except _Refused as error:
         raise DataError(
             "%s holds more than plain data: %s" % (name, error),
             "A pickle that names anything but builtins and NumPy could run a program, so it is not read.",
             "Make the file with `bevrepro data prepare`.",
         ) from error
-    except (
-        EOFError,
-        ValueError,
-        IndexError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-        UnicodeDecodeError,
-    ) as error:
-        raise _broken(name, "%s" % (error or type(error).__name__)) from error
+    except (pickle.UnpicklingError,) + DAMAGE as error:
+        raise _broken(name, str(error) or type(error).__name__) from error
 
 
 def _broken(name: str, what: str) -> DataError:
