@@ -19,6 +19,7 @@ from bevformer.errors import DataError
 from bevformer.types import CAMERAS
 
 from . import infos_v1_1, safe_pickle
+from .infos_form import PREPARE, Info, check_form
 from .store import Store
 from .tables import check_version, read_table, tokens_digest, versions_in
 
