@@ -11,6 +11,7 @@ import numpy as np
 from .opencv import load_cv2
 
 Colour = Tuple[int, int, int]
+Spot = Tuple[float, float]  # across and down, fractions of a face
 
 PALETTE: Dict[str, Colour] = {  # one hue per class
     "car": (52, 104, 214),
@@ -54,6 +55,19 @@ class _Canvas:
                 axes = (int(radius[0] * part * WIDTH), int(radius[1] * part * HEIGHT))
                 self.cv2.ellipse(self.bgr, centre, axes, 0, 0, 360, colour[::-1], -1)
         return self
+
+    def ring(self, centre: Spot, radius: Spot, width: int) -> "_Canvas":
+        axes = (int(radius[0] * WIDTH), int(radius[1] * HEIGHT))
+        self.cv2.ellipse(self.bgr, self._pixel(centre), axes, 0, 0, 360, TYRE[::-1], width)
+        return self
+
+    def bar(self, start: Spot, end: Spot, width: int, colour: Colour) -> "_Canvas":
+        self.cv2.line(self.bgr, self._pixel(start), self._pixel(end), colour[::-1], width)
+        return self
+
+    @staticmethod
+    def _pixel(spot: Spot) -> Tuple[int, int]:
+        return int(spot[0] * WIDTH), int(spot[1] * HEIGHT)
 
     def stripes(self, colour: Colour, step: int, width: int, slant: int) -> "_Canvas":
         for x in range(-HEIGHT, WIDTH + HEIGHT, step):
@@ -141,13 +155,28 @@ def _barrier(colour: Colour) -> Dict[int, _Canvas]:
     return dict.fromkeys(range(5), wide)
 
 
-def _cycle(colour: Colour, frame_top: float) -> Dict[int, _Canvas]:
-    rider = _Canvas(colour).rect(0.0, 0.0, 1.0, 0.05, _shade(colour, 0.8))
-    rider.rect(0.45, 0.02, 0.62, 0.2, (205, 160, 130)).rect(0.3, 0.2, 0.5, frame_top, _shade(colour, 0.62))
-    rider.wheels((0.21, 0.79), (0.19, 0.24))
-    front = _Canvas(colour).rect(0.42, 0.55, 0.58, 1.0, TYRE).rect(0.4, 0.36, 0.6, 0.46, LAMP)
-    back = _Canvas(colour).rect(0.42, 0.55, 0.58, 1.0, TYRE).rect(0.4, 0.4, 0.6, 0.5, BRAKE)
-    return {FRONT: front, BACK: back, LEFT: rider, RIGHT: rider, TOP: _Canvas(_shade(colour, 1.1))}
+def _cycle(colour: Colour, sturdy: int) -> Dict[int, _Canvas]:
+    """A cycle and its rider as a silhouette on the class's colour; `sturdy` is the frame's width."""
+    side, dark, cloth = _Canvas(colour), _shade(colour, 0.35), _shade(colour, 0.6)
+    for x in (0.22, 0.78):
+        side.ring((x, 0.74), (0.17, 0.23), 5)
+    for start, end in (
+        ((0.22, 0.74), (0.45, 0.5)),
+        ((0.45, 0.5), (0.72, 0.46)),
+        ((0.72, 0.4), (0.78, 0.74)),
+        ((0.5, 0.74), (0.72, 0.46)),
+        ((0.22, 0.74), (0.5, 0.74)),
+        ((0.45, 0.5), (0.5, 0.74)),
+    ):
+        side.bar(start, end, sturdy, dark)
+    side.bar((0.44, 0.46), (0.58, 0.22), 14, cloth).bar((0.58, 0.24), (0.72, 0.4), 6, cloth)
+    side.bar((0.44, 0.48), (0.6, 0.6), 8, (50, 54, 80)).bar((0.6, 0.6), (0.52, 0.78), 7, (50, 54, 80))
+    side.rect(0.56, 0.02, 0.68, 0.18, (205, 160, 130))
+    front = _Canvas(colour).rect(0.42, 0.5, 0.58, 1.0, TYRE).rect(0.36, 0.34, 0.64, 0.46, LAMP)
+    back = _Canvas(colour).rect(0.42, 0.5, 0.58, 1.0, TYRE).rect(0.36, 0.38, 0.64, 0.5, BRAKE)
+    for face, skin in ((front, (205, 160, 130)), (back, (70, 50, 40))):
+        face.rect(0.3, 0.02, 0.7, 0.18, skin)
+    return {FRONT: front, BACK: back, LEFT: side, RIGHT: side, TOP: _Canvas(_shade(colour, 1.1))}
 
 
 def _pedestrian(colour: Colour) -> Dict[int, _Canvas]:
@@ -194,8 +223,8 @@ def textures(rng: np.random.RandomState) -> Dict[str, List[np.ndarray]]:
         "construction_vehicle": _digger(PALETTE["construction_vehicle"]),
         "trailer": _trailer(PALETTE["trailer"]),
         "barrier": _barrier(PALETTE["barrier"]),
-        "motorcycle": _cycle(PALETTE["motorcycle"], 0.6),
-        "bicycle": _cycle(PALETTE["bicycle"], 0.5),
+        "motorcycle": _cycle(PALETTE["motorcycle"], 9),
+        "bicycle": _cycle(PALETTE["bicycle"], 3),
         "pedestrian": _pedestrian(PALETTE["pedestrian"]),
         "traffic_cone": _cone(PALETTE["traffic_cone"]),
         "house": _house(SCENERY["house"]),
