@@ -240,6 +240,14 @@ def test_the_test_version_has_one_file_without_boxes(copy, tmp_path):
     assert len(infos) == 8 and "gt_boxes" not in infos[0]
 
 
+def test_a_dry_run_writes_nothing_and_names_the_files(root, tmp_path, capsys):
+    argv = ["--data-root", root, "--out", str(tmp_path / "out"), "--dry-run"]
+    assert prepare.main(argv, Talk(events=True)) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["frames"] == {"train": 5, "val": 3} and not (tmp_path / "out").exists()
+    assert result["files"]["val"] == split_file(tmp_path / "out", "val")
+
+
 def test_a_folder_that_cannot_be_made_is_a_disk_error(root, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="file/out"):
@@ -253,7 +261,7 @@ def test_a_failure_while_writing_leaves_the_old_files_and_no_others(root, out, t
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         prepare.main(["--data-root", root, "--out", str(out)], Talk(events=False))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 import numpy as np
 
 from bevformer import boxes as box_math
-from bevformer.errors import DataError
+from bevformer.errors import DataError, DiskError
 from bevformer.types import CAMERAS
 
 from . import infos_v1_1, safe_pickle
@@ -220,7 +220,8 @@ def save_infos(
 ) -> Dict[str, str]:
     """Write one file per split into `folder`; split -> path.
 
-    All are written under temporary names and synced before the first is renamed.
+    All are written under temporary names and synced before the first is renamed.  DiskError when there is no
+    room or no right to write.
     """
     temporary: Dict[str, str] = {}
     try:
@@ -238,6 +239,12 @@ def save_infos(
         for split, path in paths.items():
             os.replace(temporary[split], path)
         return paths
+    except OSError as error:
+        raise DiskError(
+            "could not write into %s: %s" % (folder, error.strerror or error),
+            "Nothing was replaced; files that were there are as before.",
+            "Free some space or name another folder, then run the same command again.",
+        ) from error
     finally:
         for path in temporary.values():
             if os.path.exists(path):

@@ -11,7 +11,7 @@ from bevformer.talk import Talk
 from bevformer.types import CAMERAS
 
 from .can_bus import can_bus_at, pose_messages
-from .infos import save_infos
+from .infos import file_name, save_infos
 from .sample_info import Info, sample_info
 from .splits import scene_names
 from .store import Store, open_store
@@ -33,7 +33,9 @@ def main(argv: List[str], talk: Talk) -> int:
     check_out(args.out, args.data_root)
     version = args.version or only_version(store)
     prepared = prepare(store, version, talk, allow_no_can=args.no_can_bus)
-    paths = save_infos(make_folder(args.out), prepared.splits, prepared.metadata)
+    paths = {split: os.path.join(args.out, file_name(split)) for split in prepared.splits}
+    if not args.dry_run:
+        paths = save_infos(make_folder(args.out), prepared.splits, prepared.metadata)
     for note in prepared.notes:
         talk.note(note)
     talk.result(
@@ -43,6 +45,7 @@ def main(argv: List[str], talk: Talk) -> int:
         frames={split: len(infos) for split, infos in prepared.splits.items()},
         digest=prepared.metadata["bevrepro_tables_digest"],
         zero_can_scenes=prepared.metadata["zero_can_scenes"],
+        dry_run=args.dry_run,
     )
     return 0
 
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", help="v1.0-mini, v1.0-trainval or v1.0-test; the only one present if left out"
     )
+    parser.add_argument("--dry-run", action="store_true", help="read and check everything, write nothing")
     parser.add_argument(
         "--no-can-bus",
         action="store_true",
