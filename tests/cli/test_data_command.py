@@ -97,5 +97,5 @@ def test_prepare_gives_the_archives_of_a_remembered_mount_point(started, archive
     assert (
         main(["data", "prepare", "--data-root", str(tmp_path / "mnt"), "--out", out, "--json", *chosen]) == 0
     )
-    expected = ["prepare", "--data-root", str(archive), "--out", out, *chosen]
+    expected = ["prepare", "--data-root", str(archive), *chosen]
     assert started == [expected] and json.loads(capsys.readouterr().out)["files"] == 3

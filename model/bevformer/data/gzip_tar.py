@@ -20,7 +20,7 @@ from bevformer.errors import DataError, DiskError
 from .gzip_index import SPACING_BYTES, GzipSource, damaged, open_gzip, require_rapidgzip
 from .tar_index import Span
 
-_FORMAT = 1  # of what is kept; part of the key
+_FORMAT = 2  # of what is kept; part of the key
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
