@@ -92,10 +92,7 @@ def test_synth_passes_every_option_on(started, tmp_path, capsys):
 def test_prepare_gives_the_archives_of_a_remembered_mount_point(started, archive, tmp_path, capsys):
     main(["data", "mount", str(archive), str(tmp_path / "mnt")])
     capsys.readouterr()
-    out = str(tmp_path / "infos")
-    chosen = ["--version", "v1.0-mini", "--no-can-bus"]
-    assert (
-        main(["data", "prepare", "--data-root", str(tmp_path / "mnt"), "--out", out, "--json", *chosen]) == 0
-    )
+    chosen = ["--out", str(tmp_path / "infos"), "--version", "v1.0-mini", "--no-can-bus"]
+    assert main(["data", "prepare", "--data-root", str(tmp_path / "mnt"), "--json", *chosen]) == 0
     expected = ["prepare", "--data-root", str(archive), *chosen]
     assert started == [expected] and json.loads(capsys.readouterr().out)["files"] == 3
