@@ -45,6 +45,9 @@ SIGNAL_HINTS = {
 }
 
 
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait for work
+
+
 class Interrupted(UserError):
     """The child was asked to stop and did so in good order; `exit_code` is 128 + the signal."""
 
@@ -59,12 +62,19 @@ def target_python() -> str:
 
 
 def model_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The child's environment: the shipped model plane first on PYTHONPATH, events on, threads left alone."""
+    """The child's environment: the shipped model plane first on PYTHONPATH, events on.
+
+    The number of threads is the user's. How they wait is set, unless the user has: OpenMP's default, to
+    spin, costs a factor of eight as soon as another program wants one of the cores (two trainings on two
+    cores: 1.9 s per step, 0.24 s with passive waiting).
+    """
     env = dict(os.environ if base is None else base)
     others = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
     env["PYTHONPATH"] = os.pathsep.join([str(paths.model_dir()), *others])
     env["BEVREPRO_EVENTS"] = "1"
     env["PYTHONSAFEPATH"] = "1"  # a stray torch.py in the current folder is not torch (Python >= 3.11)
+    if not any(env.get(name) for name in WAITING):
+        env["OMP_WAIT_POLICY"] = "PASSIVE"
     return env
 
 
