@@ -1,4 +1,5 @@
 """Fixtures for all tests."""
+
 import os
 from pathlib import Path
 
@@ -10,5 +11,7 @@ def shared() -> Path:
     """The folder of measured facts and of a little real data; it never enters the repository."""
     folder = Path(os.environ.get("BEVREPRO_SHARED", Path(__file__).parents[2] / "shared"))
     if not folder.is_dir():
-        pytest.skip(f"no folder {folder}: set BEVREPRO_SHARED to run the tests against recorded and real data")
+        pytest.skip(
+            f"no folder {folder}: set BEVREPRO_SHARED to run the tests against recorded and real data"
+        )
     return folder

@@ -2,4 +2,5 @@
 
 Python 3.8 syntax, torch >= 1.10.  Never imports bevrepro.
 """
+
 __version__ = "0.1.0"

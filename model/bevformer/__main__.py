@@ -1,4 +1,5 @@
 """`python -m bevformer VERB ...`: the model plane's programs, one module per verb."""
+
 import errno
 import importlib
 import os
@@ -21,7 +22,8 @@ VERBS = {  # verb -> module with `main(argv, talk) -> exit code`
 def run(argv: List[str], talk: Talk) -> int:
     if not argv or argv[0] not in VERBS:
         raise ConfigError(
-            "no such verb: %r" % (argv[0] if argv else ""), do="one of: " + ", ".join(sorted(VERBS)))
+            "no such verb: %r" % (argv[0] if argv else ""), do="one of: " + ", ".join(sorted(VERBS))
+        )
     return int(importlib.import_module(VERBS[argv[0]]).main(argv[1:], talk) or 0)
 
 
@@ -37,10 +39,13 @@ def main() -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        talk.error(DiskError(
-            "could not write %s: %s" % (error.filename or "a file", error.strerror),
-            "Nothing that was finished before is lost.",
-            "Free some space or name another folder, then run the same command again."))
+        talk.error(
+            DiskError(
+                "could not write %s: %s" % (error.filename or "a file", error.strerror),
+                "Nothing that was finished before is lost.",
+                "Free some space or name another folder, then run the same command again.",
+            )
+        )
         return DiskError.exit_code
     except KeyboardInterrupt:
         return 130

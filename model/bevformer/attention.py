@@ -3,6 +3,7 @@
 B batch, Q queries, C channels, H heads, L levels, P points, N cameras, S sum of h*w over levels,
 Z heights per pillar, T = 2 queues (history, current).
 """
+
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
@@ -33,8 +34,14 @@ class BEVCrossAttention(nn.Module):
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
         init_projection(self.value_proj, self.output_proj)
 
-    def forward(self, query_BQC: Tensor, position_BQC: Tensor, bev_BSC: Tensor,
-                reference_BQ2: Tensor, bev_hw: Tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        query_BQC: Tensor,
+        position_BQC: Tensor,
+        bev_BSC: Tensor,
+        reference_BQ2: Tensor,
+        bev_hw: Tuple[int, int],
+    ) -> Tensor:
         B, Q, C = query_BQC.shape
         moved = query_BQC + position_BQC
         offsets = self.sampling_offsets(moved).view(B, Q, self.heads, 1, self.points, 2)
@@ -85,8 +92,14 @@ class TemporalSelfAttention(nn.Module):
         exists = torch.tensor(history.exists_B, device=own.device).view(-1, 1, 1, 1)
         return torch.where(exists, both, own)
 
-    def forward(self, query_BQC: Tensor, position_QC: Tensor, reference_BT_Q2: Tensor,
-                bev_hw: Tuple[int, int], history: Optional[History]) -> Tensor:
+    def forward(
+        self,
+        query_BQC: Tensor,
+        position_QC: Tensor,
+        reference_BT_Q2: Tensor,
+        bev_hw: Tuple[int, int],
+        history: Optional[History],
+    ) -> Tensor:
         B, Q, C = query_BQC.shape
         H, P = self.heads, self.points
         queues = self._queues(query_BQC, history)
@@ -145,8 +158,9 @@ class SpatialCrossAttention(nn.Module):
         self.deformable_attention.init_weights()
         init_projection(self.output_proj)
 
-    def forward(self, query_BQC: Tensor, features_BNSC: Tensor, shapes_L: List[Tuple[int, int]],
-                visible: Visibility) -> Tensor:
+    def forward(
+        self, query_BQC: Tensor, features_BNSC: Tensor, shapes_L: List[Tuple[int, int]], visible: Visibility
+    ) -> Tensor:
         inner = self.deformable_attention
         B, Q, C = query_BQC.shape
         N, S = features_BNSC.shape[1:3]
@@ -159,17 +173,24 @@ class SpatialCrossAttention(nn.Module):
         longest = max(1, max(len(index) for index in visible.index))
         rows = torch.zeros(B * N, longest, dtype=torch.int64, device=query_BQC.device)
         for pair, index in enumerate(visible.index):
-            rows[pair, :len(index)] = index
+            rows[pair, : len(index)] = index
         flat = rows + (torch.arange(B * N, device=rows.device) // N * Q).unsqueeze(1)
         points = visible.points_BNQZ2.flatten(0, 1).gather(
-            1, rows.view(B * N, longest, 1, 1).expand(-1, -1, Z, 2))
+            1, rows.view(B * N, longest, 1, 1).expand(-1, -1, Z, 2)
+        )
         # Points are laid out point-major: index = point * Z + height.
         shifts = (offsets[flat] / _size_tensor(shapes_L, offsets)[:, None]).view(
-            B * N, longest, H, L, P // Z, Z, 2)
+            B * N, longest, H, L, P // Z, Z, 2
+        )
         locations = (points[:, :, None, None, None] + shifts).flatten(4, 5)
         out = ms_deform_attn(value, shapes_L, locations, weights[flat])
-        kept = [(out[pair, :len(index)], flat[pair, :len(index)]) for pair, index in enumerate(visible.index)]
+        kept = [
+            (out[pair, : len(index)], flat[pair, : len(index)]) for pair, index in enumerate(visible.index)
+        ]
         slots = query_BQC.new_zeros(B * Q, C).index_add(
-            0, torch.cat([where for _, where in kept]), torch.cat([part for part, _ in kept]).to(query_BQC.dtype))
+            0,
+            torch.cat([where for _, where in kept]),
+            torch.cat([part for part, _ in kept]).to(query_BQC.dtype),
+        )
         slots = slots.view(B, Q, C) / visible.counts_BQ.unsqueeze(-1)
         return query_BQC + self.dropout(self.output_proj(slots))  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 Keys as in mmdet's ResNet: conv1, bn1, layer1..layer4.
 """
+
 from typing import Any, List, Tuple
 
 import torch
@@ -25,15 +26,18 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, planes, 1, stride=stride1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2: nn.Module = (
-            ModulatedDeformConv(planes, planes, stride2) if dcn
-            else nn.Conv2d(planes, planes, 3, stride=stride2, padding=1, bias=False))
+            ModulatedDeformConv(planes, planes, stride2)
+            if dcn
+            else nn.Conv2d(planes, planes, 3, stride=stride2, padding=1, bias=False)
+        )
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, planes * 4, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(planes * 4)
         self.downsample = None
         if stride != 1 or in_channels != planes * 4:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, planes * 4, 1, stride=stride, bias=False), nn.BatchNorm2d(planes * 4))
+                nn.Conv2d(in_channels, planes * 4, 1, stride=stride, bias=False), nn.BatchNorm2d(planes * 4)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.relu(self.bn1(self.conv1(x)))
@@ -52,38 +56,42 @@ class ResNet(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         if config.depth not in _BLOCKS or config.style not in ("pytorch", "caffe"):
-            raise ConfigError("no ResNet-%s in %s style" % (config.depth, config.style),
-                              do="backbone.depth is 50 or 101, backbone.style pytorch or caffe.")
+            raise ConfigError(
+                "no ResNet-%s in %s style" % (config.depth, config.style),
+                do="backbone.depth is 50 or 101, backbone.style pytorch or caffe.",
+            )
         self.out_stages = config.out_stages
         self.checkpoint_blocks = config.checkpoint_blocks
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         channels = 64
         for stage, count in enumerate(_BLOCKS[config.depth]):
-            planes = 64 * 2 ** stage
+            planes = 64 * 2**stage
             blocks: List[nn.Module] = []
             for index in range(count):
                 stride = 2 if index == 0 and stage > 0 else 1
-                blocks.append(Bottleneck(channels, planes, stride, config.style == "caffe",
-                                         stage in config.dcn_stages))
+                blocks.append(
+                    Bottleneck(channels, planes, stride, config.style == "caffe", stage in config.dcn_stages)
+                )
                 channels = planes * 4
             setattr(self, "layer%d" % (stage + 1), nn.Sequential(*blocks))
+        self._init_weights()
         self._freeze(config.frozen_stages)
+        self.train(self.training)
+
+    def _init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is None:  # a DCN's offset branch stays zero
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def _freeze(self, frozen_stages: int) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                if not module.bias is not None:
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.BatchNorm2d):
-                for parameter in module.parameters():
-                    parameter.requires_grad_(False)
+        frozen: List[nn.Module] = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
         if frozen_stages >= 0:
-            frozen = [self.conv1, self.bn1] + [getattr(self, "layer%d" % (i + 1)) for i in range(frozen_stages)]
-            for module in frozen:
-                for parameter in module.parameters():
-                    parameter.requires_grad_(False)
-        self.train(self.training)
+            frozen += [self.conv1, self.bn1]
+            frozen += [getattr(self, "layer%d" % (i + 1)) for i in range(frozen_stages)]
+        for module in frozen:
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "ResNet":
         super().train(mode)

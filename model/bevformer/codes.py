@@ -1,4 +1,5 @@
 """The ten numbers the head predicts per box: cx, cy, log w, log l, cz, log h, sin, cos, vx, vy."""
+
 from typing import Sequence
 
 import torch

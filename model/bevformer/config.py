@@ -3,6 +3,7 @@
 Every number comes from the reference's config files at 66b65f3 (facts: bevformer.md, Presets) except
 `bevformer_micro`, which was measured here (facts: micro.md).
 """
+
 import ast
 import dataclasses
 from dataclasses import dataclass, field
@@ -130,8 +131,10 @@ def bevformer_tiny() -> Config:
 def bevformer_tiny_fp16() -> Config:
     """Tiny with 2 samples per GPU, lr 2.8e-4 and a fixed loss scale; published 0.359 / 0.257."""
     return dataclasses.replace(
-        bevformer_tiny(), name="bevformer_tiny_fp16",
-        schedule=ScheduleConfig(lr=2.8e-4, samples_per_gpu=2, fp16_loss_scale=512.0))
+        bevformer_tiny(),
+        name="bevformer_tiny_fp16",
+        schedule=ScheduleConfig(lr=2.8e-4, samples_per_gpu=2, fp16_loss_scale=512.0),
+    )
 
 
 _CAFFE = dict(mean=(103.530, 116.280, 123.675), std=(1.0, 1.0, 1.0), to_rgb=False)
@@ -143,7 +146,8 @@ def bevformer_small() -> Config:
         name="bevformer_small",
         backbone=BackboneConfig(depth=101, style="caffe", dcn_stages=(2, 3), checkpoint_blocks=True),
         encoder=EncoderConfig(bev_h=150, bev_w=150),
-        data=DataConfig(scale=0.8, **_CAFFE))  # type: ignore[arg-type]
+        data=DataConfig(scale=0.8, **_CAFFE),
+    )  # type: ignore[arg-type]
 
 
 def bevformer_base() -> Config:
@@ -153,7 +157,8 @@ def bevformer_base() -> Config:
         backbone=BackboneConfig(depth=101, style="caffe", dcn_stages=(2, 3), out_stages=(1, 2, 3)),
         neck=NeckConfig(in_channels=(512, 1024, 2048), num_outs=4),
         encoder=EncoderConfig(bev_h=200, bev_w=200, num_layers=6),
-        data=DataConfig(queue_length=4, scale=1.0, **_CAFFE))  # type: ignore[arg-type]
+        data=DataConfig(queue_length=4, scale=1.0, **_CAFFE),
+    )  # type: ignore[arg-type]
 
 
 def bevformer_micro() -> Config:
@@ -170,14 +175,25 @@ def bevformer_micro() -> Config:
         encoder=EncoderConfig(bev_h=25, bev_w=25, num_layers=1, rotate_center=None),
         decoder=DecoderConfig(num_layers=2),
         head=HeadConfig(num_query=100, max_per_img=100),
-        data=DataConfig(queue_length=2, scale=1.0, pad_divisor=16, photometric=False, grid_mask=False,
-                        label_every=2),
-        schedule=ScheduleConfig(max_epochs=0, max_steps=1900, lr=1e-3, backbone_lr_mult=1.0,
-                                warmup_steps=57, min_lr_ratio=0.01, world_size=1))
+        data=DataConfig(
+            queue_length=2, scale=1.0, pad_divisor=16, photometric=False, grid_mask=False, label_every=2
+        ),
+        schedule=ScheduleConfig(
+            max_epochs=0,
+            max_steps=1900,
+            lr=1e-3,
+            backbone_lr_mult=1.0,
+            warmup_steps=57,
+            min_lr_ratio=0.01,
+            world_size=1,
+        ),
+    )
 
 
-PRESETS = {make.__name__: make for make in
-           (bevformer_tiny, bevformer_tiny_fp16, bevformer_small, bevformer_base, bevformer_micro)}
+PRESETS = {
+    make.__name__: make
+    for make in (bevformer_tiny, bevformer_tiny_fp16, bevformer_small, bevformer_base, bevformer_micro)
+}
 
 
 def preset(name: str) -> Config:
@@ -200,8 +216,9 @@ def override(config: Config, options: Iterable[str]) -> Config:
 def _set(node: Any, keys: Any, text: str, path: str) -> Any:
     names = [f.name for f in dataclasses.fields(node)]
     if keys[0] not in names:
-        raise ConfigError("unknown option: %s" % path,
-                          do="%s has: %s" % (type(node).__name__, ", ".join(names)))
+        raise ConfigError(
+            "unknown option: %s" % path, do="%s has: %s" % (type(node).__name__, ", ".join(names))
+        )
     old = getattr(node, keys[0])
     if dataclasses.is_dataclass(old):
         if len(keys) == 1:
@@ -222,8 +239,10 @@ def _parse(text: str, old: Any, path: str) -> Any:
     if isinstance(old, float) and type(value) is int:
         value = float(value)
     if old is not None and type(value) is not type(old) and not (value is None and path.endswith("center")):
-        raise ConfigError("%s=%s is a %s" % (path, text, type(value).__name__),
-                          "It has to be a %s like %r." % (type(old).__name__, old))
+        raise ConfigError(
+            "%s=%s is a %s" % (path, text, type(value).__name__),
+            "It has to be a %s like %r." % (type(old).__name__, old),
+        )
     return value
 
 
@@ -233,15 +252,23 @@ def to_dict(config: Config) -> Dict[str, Any]:
 
 def from_dict(data: Dict[str, Any]) -> Config:
     """The inverse of `to_dict`, also after a trip through JSON (lists become tuples)."""
+
     def build(cls: Any, values: Dict[str, Any]) -> Any:
         known = {f.name for f in dataclasses.fields(cls)}
         if set(values) - known:
             raise ConfigError("unknown fields in a stored configuration: %s" % sorted(set(values) - known))
         default = cls()
-        return cls(**{
-            key: build(type(getattr(default, key)), value) if dataclasses.is_dataclass(getattr(default, key))
-            else tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()})
+        return cls(
+            **{
+                key: build(type(getattr(default, key)), value)
+                if dataclasses.is_dataclass(getattr(default, key))
+                else tuple(value)
+                if isinstance(value, list)
+                else value
+                for key, value in values.items()
+            }
+        )
+
     config = build(Config, data)
     assert isinstance(config, Config)
     return config

@@ -2,6 +2,7 @@
 
 B batch, Q object queries, C channels, S cells of the BEV map.
 """
+
 from typing import List, Tuple
 
 import torch
@@ -39,13 +40,20 @@ class DecoderLayer(nn.Module):
     def __init__(self, width: TransformerConfig, points: int) -> None:
         super().__init__()
         dims, heads, dropout = width.embed_dims, width.num_heads, width.dropout
-        self.attentions = nn.ModuleList([
-            SelfAttention(dims, heads, dropout), BEVCrossAttention(dims, heads, points, dropout)])
+        self.attentions = nn.ModuleList(
+            [SelfAttention(dims, heads, dropout), BEVCrossAttention(dims, heads, points, dropout)]
+        )
         self.ffns = nn.ModuleList([FFN(dims, width.ffn_dims, dropout)])
         self.norms = nn.ModuleList(nn.LayerNorm(dims) for _ in range(3))
 
-    def forward(self, query_BQC: Tensor, position_BQC: Tensor, bev_BSC: Tensor,
-                reference_BQ2: Tensor, bev_hw: Tuple[int, int]) -> Tensor:
+    def forward(
+        self,
+        query_BQC: Tensor,
+        position_BQC: Tensor,
+        bev_BSC: Tensor,
+        reference_BQ2: Tensor,
+        bev_hw: Tuple[int, int],
+    ) -> Tensor:
         x = self.norms[0](self.attentions[0](query_BQC, position_BQC))
         x = self.norms[1](self.attentions[1](x, position_BQC, bev_BSC, reference_BQ2, bev_hw))
         return self.norms[2](self.ffns[0](x))  # type: ignore[no-any-return]
@@ -56,8 +64,15 @@ class Decoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(width, config.num_points) for _ in range(config.num_layers))
 
-    def forward(self, query_BQC: Tensor, position_BQC: Tensor, bev_BSC: Tensor, reference_BQ3: Tensor,
-                bev_hw: Tuple[int, int], reg_branches: nn.ModuleList) -> Tuple[List[Tensor], List[Tensor]]:
+    def forward(
+        self,
+        query_BQC: Tensor,
+        position_BQC: Tensor,
+        bev_BSC: Tensor,
+        reference_BQ3: Tensor,
+        bev_hw: Tuple[int, int],
+        reg_branches: nn.ModuleList,
+    ) -> Tuple[List[Tensor], List[Tensor]]:
         """Per layer the queries (B, Q, C) and the 10 box codes (B, Q, 10) with cx, cy, cz in [0, 1].
 
         The centre a layer predicts, detached, is the next layer's reference; so refinement and the

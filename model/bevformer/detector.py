@@ -2,6 +2,7 @@
 
 B batch, N cameras, Q BEV queries, C channels.
 """
+
 import dataclasses
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -41,8 +42,13 @@ class BEVFormer(nn.Module):
         levels = self.img_neck(self.img_backbone(images))
         return [level.view(B, N, *level.shape[1:]) for level in levels]
 
-    def forward(self, images_BNCHW: Tensor, metas: Sequence[FrameMeta],
-                prev_bev_BQC: Optional[Tensor] = None, rng: Any = None) -> HeadOutputs:
+    def forward(
+        self,
+        images_BNCHW: Tensor,
+        metas: Sequence[FrameMeta],
+        prev_bev_BQC: Optional[Tensor] = None,
+        rng: Any = None,
+    ) -> HeadOutputs:
         """One time step.  `metas` carry can_bus as differences to the frame of `prev_bev_BQC`."""
         outputs: HeadOutputs = self.pts_bbox_head(self.features(images_BNCHW, rng), metas, prev_bev_BQC)
         return outputs
@@ -70,8 +76,12 @@ class BEVFormer(nn.Module):
         finally:
             self.train(was_training)
 
-    def loss(self, samples: Union[Sample, Sequence[Sample]], rng: Any = None,
-             mean_positives: Optional[float] = None) -> Dict[str, Tensor]:
+    def loss(
+        self,
+        samples: Union[Sample, Sequence[Sample]],
+        rng: Any = None,
+        mean_positives: Optional[float] = None,
+    ) -> Dict[str, Tensor]:
         """Losses of a batch of training queues of one length; their sum is to be minimised.
 
         rng: NumPy random state for GridMask.  mean_positives: see `losses.detection_losses`.
@@ -80,9 +90,13 @@ class BEVFormer(nn.Module):
         prev_bev = self.history(batch, rng)
         images, metas = _stack([sample.frames[-1] for sample in batch], self.device)
         outputs = self(images, metas, prev_bev, rng)
-        truths = [GroundTruth(sample.truth.boxes_G9.to(self.device), sample.truth.labels_G.to(self.device))
-                  for sample in batch]
-        return detection_losses(outputs.logits_LBOK, outputs.codes_LBOD, truths, self.config.head, mean_positives)
+        truths = [
+            GroundTruth(sample.truth.boxes_G9.to(self.device), sample.truth.labels_G.to(self.device))
+            for sample in batch
+        ]
+        return detection_losses(
+            outputs.logits_LBOK, outputs.codes_LBOD, truths, self.config.head, mean_positives
+        )
 
     @torch.no_grad()
     def step(self, frame: Frame, memory: Optional[VideoMemory] = None) -> Tuple[Detections, VideoMemory]:

@@ -2,6 +2,7 @@
 
 B batch, Q BEV queries, C channels, N cameras, S sum of h*w over levels.
 """
+
 from typing import List, Optional, Tuple
 
 import torch
@@ -18,15 +19,26 @@ class EncoderLayer(nn.Module):
     def __init__(self, width: TransformerConfig, config: EncoderConfig, levels: int) -> None:
         super().__init__()
         dims, heads, dropout = width.embed_dims, width.num_heads, width.dropout
-        self.attentions = nn.ModuleList([
-            TemporalSelfAttention(dims, heads, config.tsa_points, dropout),
-            SpatialCrossAttention(dims, heads, levels, config.sca_points, dropout)])
+        self.attentions = nn.ModuleList(
+            [
+                TemporalSelfAttention(dims, heads, config.tsa_points, dropout),
+                SpatialCrossAttention(dims, heads, levels, config.sca_points, dropout),
+            ]
+        )
         self.ffns = nn.ModuleList([FFN(dims, width.ffn_dims, dropout)])
         self.norms = nn.ModuleList(nn.LayerNorm(dims) for _ in range(3))
 
-    def forward(self, query_BQC: Tensor, position_QC: Tensor, reference_BT_Q2: Tensor,
-                bev_hw: Tuple[int, int], history: Optional[History], features_BNSC: Tensor,
-                shapes_L: List[Tuple[int, int]], visible: Visibility) -> Tensor:
+    def forward(
+        self,
+        query_BQC: Tensor,
+        position_QC: Tensor,
+        reference_BT_Q2: Tensor,
+        bev_hw: Tuple[int, int],
+        history: Optional[History],
+        features_BNSC: Tensor,
+        shapes_L: List[Tuple[int, int]],
+        visible: Visibility,
+    ) -> Tensor:
         x = self.attentions[0](query_BQC, position_QC, reference_BT_Q2, bev_hw, history)
         x = self.norms[0](x)
         x = self.norms[1](self.attentions[1](x, features_BNSC, shapes_L, visible))
@@ -39,8 +51,16 @@ class Encoder(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(EncoderLayer(width, config, levels) for _ in range(config.num_layers))
 
-    def forward(self, bev_BQC: Tensor, position_QC: Tensor, reference_Q2: Tensor, history: Optional[History],
-                features_BNSC: Tensor, shapes_L: List[Tuple[int, int]], visible: Visibility) -> Tensor:
+    def forward(
+        self,
+        bev_BQC: Tensor,
+        position_QC: Tensor,
+        reference_Q2: Tensor,
+        history: Optional[History],
+        features_BNSC: Tensor,
+        shapes_L: List[Tuple[int, int]],
+        visible: Visibility,
+    ) -> Tensor:
         """The BEV map after the last layer, (B, Q, C)."""
         references = self._references(reference_Q2, len(bev_BQC), history)
         hw = (self.config.bev_h, self.config.bev_w)

@@ -3,6 +3,7 @@
 B batch, Q = bev_h * bev_w queries (index = row(y) * bev_w + column(x)), N cameras, Z heights per pillar.
 Source of every formula: facts bevformer.md, "BEV features".
 """
+
 import math
 from typing import Optional, Sequence, Tuple
 
@@ -24,14 +25,16 @@ def reference_2d(bev_h: int, bev_w: int, device: torch.device, dtype: torch.dtyp
     return torch.stack([x.expand(bev_h, -1), y.unsqueeze(1).expand(-1, bev_w)], -1).flatten(0, 1)
 
 
-def pillar_points(bev_h: int, bev_w: int, heights: int, pc_range_m: Sequence[float],
-                  device: torch.device) -> Tensor:
+def pillar_points(
+    bev_h: int, bev_w: int, heights: int, pc_range_m: Sequence[float], device: torch.device
+) -> Tensor:
     """(Q, Z, 3) points in lidar metres, float32: every cell centre at every height of its pillar."""
     depth_m = pc_range_m[5] - pc_range_m[2]
     z = torch.linspace(0.5, depth_m - 0.5, heights, device=device) / depth_m
     xy = reference_2d(bev_h, bev_w, device, torch.float32)
-    unit = torch.cat([xy.unsqueeze(1).expand(-1, heights, -1),
-                      z.view(1, heights, 1).expand(len(xy), -1, -1)], -1)
+    unit = torch.cat(
+        [xy.unsqueeze(1).expand(-1, heights, -1), z.view(1, heights, 1).expand(len(xy), -1, -1)], -1
+    )
     low = torch.tensor(pc_range_m[:3], device=device)
     high = torch.tensor(pc_range_m[3:], device=device)
     return unit * (high - low) + low
@@ -48,8 +51,11 @@ def project(points_QZ3: Tensor, metas: Sequence[FrameMeta]) -> Tuple[Tensor, Ten
     points = torch.cat([points_QZ3.float(), torch.ones_like(points_QZ3[..., :1])], -1)
     x, y, depth = ((matrices[..., row, :] * points).sum(-1) for row in range(3))
     safe = depth.clamp(min=_MIN_DEPTH_M)
-    sizes = torch.tensor([[meta.img_shape_hw[1], meta.img_shape_hw[0]] for meta in metas],
-                         dtype=torch.float32, device=points.device)[:, None, None, None]
+    sizes = torch.tensor(
+        [[meta.img_shape_hw[1], meta.img_shape_hw[0]] for meta in metas],
+        dtype=torch.float32,
+        device=points.device,
+    )[:, None, None, None]
     uv = torch.stack([x / safe, y / safe], -1) / sizes
     inside = (uv > 0).all(-1) & (uv < 1).all(-1)
     return uv, inside & (depth > _MIN_DEPTH_M)
@@ -71,7 +77,7 @@ def bev_shift(metas: Sequence[FrameMeta], bev_h: int, bev_w: int, pc_range_m: Se
     can_bus = np.stack([meta.can_bus_18 for meta in metas])
     dx, dy = can_bus[:, 0], can_bus[:, 1]
     angle_deg = can_bus[:, 16] / math.pi * 180 - np.arctan2(dy, dx) / math.pi * 180
-    length_m = np.sqrt(dx ** 2 + dy ** 2)
+    length_m = np.sqrt(dx**2 + dy**2)
     cell_x_m = (pc_range_m[3] - pc_range_m[0]) / bev_w
     cell_y_m = (pc_range_m[4] - pc_range_m[1]) / bev_h
     shift_y = length_m * np.cos(angle_deg / 180 * math.pi) / cell_y_m / bev_h
@@ -79,8 +85,9 @@ def bev_shift(metas: Sequence[FrameMeta], bev_h: int, bev_w: int, pc_range_m: Se
     return np.stack([shift_x, shift_y], -1)
 
 
-def rotate_bev(bev_QC: Tensor, angle_deg: float, bev_h: int, bev_w: int,
-               center_xy: Optional[Tuple[float, float]]) -> Tensor:
+def rotate_bev(
+    bev_QC: Tensor, angle_deg: float, bev_h: int, bev_w: int, center_xy: Optional[Tuple[float, float]]
+) -> Tensor:
     """History turned by `angle_deg`, counter-clockwise with row 0 on top; nearest cell, outside is zero.
 
     As torchvision's rotate(..., center=[100, 100]) computes it, to the bit.  Upstream's centre is fixed,
@@ -88,13 +95,20 @@ def rotate_bev(bev_QC: Tensor, angle_deg: float, bev_h: int, bev_w: int,
     """
     cx, cy = (0.0, 0.0) if center_xy is None else (center_xy[0] - bev_w * 0.5, center_xy[1] - bev_h * 0.5)
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    theta = torch.tensor([[cos, -sin, cx - cos * cx + sin * cy], [sin, cos, cy - sin * cx - cos * cy]],
-                         dtype=torch.float32, device=bev_QC.device)
+    theta = torch.tensor(
+        [[cos, -sin, cx - cos * cx + sin * cy], [sin, cos, cy - sin * cx - cos * cy]],
+        dtype=torch.float32,
+        device=bev_QC.device,
+    )
     base = torch.ones(bev_h, bev_w, 3, device=bev_QC.device)
     base[..., 0] = torch.linspace(-bev_w * 0.5 + 0.5, bev_w * 0.5 - 0.5, bev_w, device=bev_QC.device)
-    base[..., 1] = torch.linspace(-bev_h * 0.5 + 0.5, bev_h * 0.5 - 0.5, bev_h, device=bev_QC.device).unsqueeze(1)
+    base[..., 1] = torch.linspace(
+        -bev_h * 0.5 + 0.5, bev_h * 0.5 - 0.5, bev_h, device=bev_QC.device
+    ).unsqueeze(1)
     scale = torch.tensor([0.5 * bev_w, 0.5 * bev_h], device=bev_QC.device)
     grid = (base.view(1, -1, 3) @ (theta.t() / scale).unsqueeze(0)).view(1, bev_h, bev_w, 2)
     plane = bev_QC.view(bev_h, bev_w, -1).permute(2, 0, 1).unsqueeze(0)
-    turned = F.grid_sample(plane, grid.to(plane.dtype), mode="nearest", padding_mode="zeros", align_corners=False)
+    turned = F.grid_sample(
+        plane, grid.to(plane.dtype), mode="nearest", padding_mode="zeros", align_corners=False
+    )
     return turned[0].permute(1, 2, 0).reshape(bev_h * bev_w, -1)

@@ -1,4 +1,5 @@
 """GridMask (Chen et al., 2020) as upstream applies it to the camera images."""
+
 from typing import Any, Optional
 
 import numpy as np
@@ -17,12 +18,12 @@ def draw_mask(height: int, width: int, rng: Any) -> np.ndarray:
     row_start, column_start = rng.randint(period), rng.randint(period)
     canvas = np.ones((tall, wide), np.float32)
     for i in range(tall // period):
-        canvas[period * i + row_start:period * i + row_start + length] = 0
+        canvas[period * i + row_start : period * i + row_start + length] = 0
     for i in range(wide // period):
-        canvas[:, period * i + column_start:period * i + column_start + length] = 0
+        canvas[:, period * i + column_start : period * i + column_start + length] = 0
     rng.randint(1)  # upstream's rotation, always 0: drawn to keep the stream aligned
     top, left = (tall - height) // 2, (wide - width) // 2
-    return 1 - canvas[top:top + height, left:left + width]
+    return 1 - canvas[top : top + height, left : left + width]
 
 
 def grid_mask(images: Tensor, rng: Any, training: bool) -> Tensor:

@@ -2,6 +2,7 @@
 
 B batch, Q BEV queries, O object queries, K classes, D = 10 box codes, L decoder layers.
 """
+
 import math
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
@@ -41,21 +42,27 @@ class BEVFormerHead(nn.Module):
         self.bev_embedding = nn.Embedding(config.encoder.bev_h * config.encoder.bev_w, dims)
         self.query_embedding = nn.Embedding(head.num_query, dims * 2)
 
-    def bev(self, levels: Sequence[Tensor], metas: Sequence[FrameMeta], prev_bev_BQC: Optional[Tensor]) -> Tensor:
+    def bev(
+        self, levels: Sequence[Tensor], metas: Sequence[FrameMeta], prev_bev_BQC: Optional[Tensor]
+    ) -> Tensor:
         """The BEV map (B, Q, C) from camera features (levels of (B, N, C, h, w)) and history."""
         return self.transformer.bev_features(
-            levels, metas, self.bev_embedding.weight, self.positional_encoding(), prev_bev_BQC)
+            levels, metas, self.bev_embedding.weight, self.positional_encoding(), prev_bev_BQC
+        )
 
-    def forward(self, levels: Sequence[Tensor], metas: Sequence[FrameMeta],
-                prev_bev_BQC: Optional[Tensor]) -> HeadOutputs:
+    def forward(
+        self, levels: Sequence[Tensor], metas: Sequence[FrameMeta], prev_bev_BQC: Optional[Tensor]
+    ) -> HeadOutputs:
         bev = self.bev(levels, metas, prev_bev_BQC)
         queries, codes = self.transformer.decode(bev, self.query_embedding.weight, self.reg_branches)
         logits = tuple(branch(query) for branch, query in zip(self.cls_branches, queries))
         return HeadOutputs(bev, logits, tuple(scale_centres(code, self.config.pc_range_m) for code in codes))
 
     def decode(self, outputs: HeadOutputs) -> List[Detections]:
-        return [decode_detections(logits, codes, self.config)
-                for logits, codes in zip(outputs.logits_LBOK[-1], outputs.codes_LBOD[-1])]
+        return [
+            decode_detections(logits, codes, self.config)
+            for logits, codes in zip(outputs.logits_LBOK[-1], outputs.codes_LBOD[-1])
+        ]
 
 
 def decode_detections(logits_OK: Tensor, codes_OD: Tensor, config: HeadConfig) -> Detections:
@@ -63,7 +70,9 @@ def decode_detections(logits_OK: Tensor, codes_OD: Tensor, config: HeadConfig) -
 
     No NMS, no score threshold; a query may appear with several classes (facts: bevformer.md, Decode).
     """
-    scores, flat = at_least_float32(logits_OK).sigmoid().flatten().topk(min(config.max_per_img, logits_OK.numel()))
+    scores, flat = (
+        at_least_float32(logits_OK).sigmoid().flatten().topk(min(config.max_per_img, logits_OK.numel()))
+    )
     labels = flat % config.num_classes
     query = torch.div(flat, config.num_classes, rounding_mode="floor")
     boxes = decode_boxes(at_least_float32(codes_OD)[query])
@@ -74,11 +83,19 @@ def decode_detections(logits_OK: Tensor, codes_OD: Tensor, config: HeadConfig) -
 
 def _cls_branch(dims: int, classes: int) -> nn.Sequential:
     branch = nn.Sequential(
-        nn.Linear(dims, dims), nn.LayerNorm(dims), nn.ReLU(),
-        nn.Linear(dims, dims), nn.LayerNorm(dims), nn.ReLU(), nn.Linear(dims, classes))
+        nn.Linear(dims, dims),
+        nn.LayerNorm(dims),
+        nn.ReLU(),
+        nn.Linear(dims, dims),
+        nn.LayerNorm(dims),
+        nn.ReLU(),
+        nn.Linear(dims, classes),
+    )
     nn.init.constant_(branch[6].bias, -math.log(99))  # a prior of 1 % per class, as in focal loss
     return branch
 
 
 def _reg_branch(dims: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dims, dims), nn.ReLU(), nn.Linear(dims, dims), nn.ReLU(), nn.Linear(dims, 10))
+    return nn.Sequential(
+        nn.Linear(dims, dims), nn.ReLU(), nn.Linear(dims, dims), nn.ReLU(), nn.Linear(dims, 10)
+    )

@@ -1,4 +1,5 @@
 """Small blocks shared by encoder and decoder, with mmcv's parameter names."""
+
 import math
 from collections import OrderedDict
 
@@ -13,7 +14,9 @@ class FFN(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Sequential(nn.Linear(dims, hidden), nn.ReLU(), nn.Dropout(dropout)),
-            nn.Linear(hidden, dims), nn.Dropout(dropout))
+            nn.Linear(hidden, dims),
+            nn.Dropout(dropout),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)  # type: ignore[no-any-return]
@@ -36,9 +39,17 @@ class LearnedPositionalEncoding(nn.Module):
 
 def can_bus_mlp(dims: int) -> nn.Sequential:
     """18 -> dims/2 -> dims, ReLU after both, LayerNorm; keys 0, 2 and norm."""
-    return nn.Sequential(OrderedDict([
-        ("0", nn.Linear(18, dims // 2)), ("1", nn.ReLU()),
-        ("2", nn.Linear(dims // 2, dims)), ("3", nn.ReLU()), ("norm", nn.LayerNorm(dims))]))
+    return nn.Sequential(
+        OrderedDict(
+            [
+                ("0", nn.Linear(18, dims // 2)),
+                ("1", nn.ReLU()),
+                ("2", nn.Linear(dims // 2, dims)),
+                ("3", nn.ReLU()),
+                ("norm", nn.LayerNorm(dims)),
+            ]
+        )
+    )
 
 
 def init_sampling(offsets: nn.Linear, weights: nn.Linear, heads: int, points: int) -> None:

@@ -14,18 +14,12 @@ from torch import nn
 
 from .checkpoint import link_latest, save_checkpoint
 from .config import ScheduleConfig
-from .errors import DataError, UserError
+from .errors import DataError, Diverged, UserError
 from .optim import clip_gradients, lr_factor, set_lr
 from .runstate import DataOrder, seed_step, step_rng
 from .talk import Talk
 from .trainlog import TrainLog
 from .types import Sample
-
-
-class Diverged(UserError):
-    """The loss or a gradient became NaN or infinite: a finding about the run, not a fault of the machine."""
-
-    exit_code = 1
 
 
 class Interrupted(UserError):

@@ -2,6 +2,7 @@
 
 B batch, O object queries, K classes, D = 10 box codes.
 """
+
 from typing import Dict, List, Optional, Sequence
 
 import torch
@@ -22,8 +23,9 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float
     return (F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * weight).sum()
 
 
-def layer_losses(logits_BOK: Tensor, codes_BOD: Tensor, truths: Sequence[GroundTruth],
-                 config: HeadConfig, divisor: float) -> List[Tensor]:
+def layer_losses(
+    logits_BOK: Tensor, codes_BOD: Tensor, truths: Sequence[GroundTruth], config: HeadConfig, divisor: float
+) -> List[Tensor]:
     """[classification, box] of one decoder layer, both divided by `divisor`."""
     targets = torch.zeros_like(logits_BOK)
     box_loss = codes_BOD.sum() * 0
@@ -37,13 +39,19 @@ def layer_losses(logits_BOK: Tensor, codes_BOD: Tensor, truths: Sequence[GroundT
         finite = torch.isfinite(wanted).all(-1)
         error = (codes_BOD[sample, queries[finite]] - wanted[finite]).abs() * weights
         box_loss = box_loss + error.sum()
-    return [config.cls_weight * focal_loss(logits_BOK, targets) / divisor,
-            config.bbox_weight * box_loss / divisor]
+    return [
+        config.cls_weight * focal_loss(logits_BOK, targets) / divisor,
+        config.bbox_weight * box_loss / divisor,
+    ]
 
 
-def detection_losses(logits_LBOK: Sequence[Tensor], codes_LBOD: Sequence[Tensor],
-                     truths: Sequence[GroundTruth], config: HeadConfig,
-                     mean_positives: Optional[float] = None) -> Dict[str, Tensor]:
+def detection_losses(
+    logits_LBOK: Sequence[Tensor],
+    codes_LBOD: Sequence[Tensor],
+    truths: Sequence[GroundTruth],
+    config: HeadConfig,
+    mean_positives: Optional[float] = None,
+) -> Dict[str, Tensor]:
     """loss_cls and loss_bbox of the last layer, d0.loss_cls ... of the others; their sum is the loss.
 
     mean_positives: mean over ranks of the number of true boxes; None is this batch's own.  It is known
@@ -56,6 +64,7 @@ def detection_losses(logits_LBOK: Sequence[Tensor], codes_LBOD: Sequence[Tensor]
     for layer, (logits, codes) in enumerate(zip(logits_LBOK, codes_LBOD)):
         prefix = "" if layer == last else "d%d." % layer
         cls_loss, box_loss = layer_losses(
-            at_least_float32(logits), at_least_float32(codes), truths, config, divisor)
+            at_least_float32(logits), at_least_float32(codes), truths, config, divisor
+        )
         losses[prefix + "loss_cls"], losses[prefix + "loss_bbox"] = cls_loss, box_loss
     return losses

@@ -1,18 +1,13 @@
 """One-to-one assignment of queries to true boxes by lowest cost (DETR; Carion et al., 2020)."""
+
 from typing import Tuple
 
 import torch
 from torch import Tensor
 
 from .codes import at_least_float32, encode_boxes
-from .errors import UserError
+from .errors import Diverged
 from .types import GroundTruth
-
-
-class DivergedError(UserError):
-    """The network's outputs are no longer finite numbers."""
-
-    exit_code = 9
 
 
 def matching_cost(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> Tensor:
@@ -30,15 +25,13 @@ def matching_cost(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> T
 
 
 def match(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> Tuple[Tensor, Tensor]:
-    """Indices (queries, boxes), both (G,) int64.  Raises DivergedError when a cost is not finite."""
+    """Indices (queries, boxes), both (G,) int64.  Raises Diverged when a cost is not finite."""
     from scipy.optimize import linear_sum_assignment  # scipy takes 0.2 s to import; inference never needs it
 
     with torch.no_grad():
         cost = matching_cost(at_least_float32(logits_QK), at_least_float32(codes_Q10), truth).cpu()
     if not bool(torch.isfinite(cost).all()):
-        raise DivergedError("the matching cost is not a finite number: training has diverged",
-                            "The outputs of the network contain NaN or infinity.",
-                            "Resume from the last checkpoint with a lower learning rate (--cfg-options schedule.lr=...).")
+        raise Diverged("the outputs of the network hold NaN or infinity")
     rows, columns = linear_sum_assignment(cost.numpy())
     device = logits_QK.device
     return torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)

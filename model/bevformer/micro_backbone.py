@@ -1,4 +1,5 @@
 """The backbone of `bevformer_micro`: small enough for two CPU cores (facts: micro.md)."""
+
 from typing import Sequence, Tuple
 
 import torch

@@ -1,4 +1,5 @@
 """Feature pyramid (Lin et al., 2017) with mmdet's keys: lateral_convs.i.conv, fpn_convs.i.conv."""
+
 from typing import List, Sequence
 
 import torch.nn.functional as F
@@ -31,7 +32,8 @@ class FPN(nn.Module):
         self.lateral_convs = nn.ModuleList(_Conv(c, out_channels, 1) for c in config.in_channels)
         self.fpn_convs = nn.ModuleList(
             _Conv(out_channels, out_channels, 3, stride=1 if i < levels else 2)
-            for i in range(config.num_outs))
+            for i in range(config.num_outs)
+        )
 
     def forward(self, features: Sequence[Tensor]) -> List[Tensor]:
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, features)]
@@ -39,6 +41,6 @@ class FPN(nn.Module):
             size = laterals[i - 1].shape[-2:]
             laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size=size, mode="nearest")
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals)]
-        for extra, conv in enumerate(list(self.fpn_convs)[len(laterals):]):
+        for extra, conv in enumerate(list(self.fpn_convs)[len(laterals) :]):
             outs.append(conv(outs[-1] if extra == 0 else outs[-1].relu()))
         return outs

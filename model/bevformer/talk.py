@@ -10,6 +10,7 @@ The control plane sets `BEVREPRO_EVENTS=1` and reads one JSON object per line of
 Without that variable notes go to stderr, progress to stderr about once a second, and the result to
 stdout as indented JSON.
 """
+
 import json
 import os
 import sys

@@ -17,8 +17,8 @@ from torch import nn
 from . import record
 from .checkpoint import load_weights, write_atomically
 from .config import Config, override, to_dict
-from .errors import ConfigError, DataError
-from .loop import Diverged, Interrupted, Saver, train_loop
+from .errors import ConfigError, DataError, Diverged
+from .loop import Interrupted, Saver, train_loop
 from .optim import build_optimizer
 from .resume import check_resumed, find_resume, restore_optimizer
 from .runstate import DataOrder, Options, seed_weights
@@ -70,7 +70,7 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     from .data.store import open_store
     from .evaluate import read_config
 
-    config = override(read_config(args.config), args.cfg_options)
+    config = override(read_config(args.config, talk), args.cfg_options)
     check_gpus(args.gpus)
     store = open_store(args.data_root)
     infos = load_infos(infos_path(args.infos, "train"))
@@ -114,7 +114,7 @@ def check_gpus(gpus: int) -> None:
         raise ConfigError("--gpus %d is not a number of devices" % gpus, do="0 is the CPU, 1 is one GPU.")
     if gpus > 1:
         raise ConfigError(
-            "--gpus %d: training on several devices comes with a later version (issue 7)" % gpus,
+            "--gpus %d: training on several devices is not there yet" % gpus,
             "This version runs on the CPU or on one GPU.",
             "Run with --gpus 1 or --gpus 0.",
         )

@@ -2,6 +2,7 @@
 
 B batch, Q BEV queries, O object queries, C channels, N cameras, S sum of h*w over levels.
 """
+
 from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -48,44 +49,62 @@ class PerceptionTransformer(nn.Module):
         flat, shapes = [], []
         for level, feature in enumerate(levels):
             tokens = feature.flatten(3).transpose(2, 3)
-            flat.append(tokens + self.cams_embeds[None, :, None].to(tokens.dtype)
-                        + self.level_embeds[None, None, level:level + 1].to(tokens.dtype))
+            flat.append(
+                tokens
+                + self.cams_embeds[None, :, None].to(tokens.dtype)
+                + self.level_embeds[None, None, level : level + 1].to(tokens.dtype)
+            )
             shapes.append((int(feature.shape[-2]), int(feature.shape[-1])))
         return torch.cat(flat, 2), shapes
 
-    def bev_features(self, levels: Sequence[Tensor], metas: Sequence[FrameMeta], bev_query_QC: Tensor,
-                     position_QC: Tensor, prev_bev_BQC: Optional[Tensor]) -> Tensor:
+    def bev_features(
+        self,
+        levels: Sequence[Tensor],
+        metas: Sequence[FrameMeta],
+        bev_query_QC: Tensor,
+        position_QC: Tensor,
+        prev_bev_BQC: Optional[Tensor],
+    ) -> Tensor:
         """The BEV map (B, Q, C).  `metas` carry can_bus as *differences* to the frame of prev_bev."""
         grid, pc_range = self.config.encoder, self.config.head.pc_range_m
         features, shapes = self.flatten_features(levels)
         can_bus = bev_query_QC.new_tensor(np.stack([meta.can_bus_18 for meta in metas]))
         query = bev_query_QC + self.can_bus_mlp(can_bus)[:, None]
         points = geometry.pillar_points(
-            grid.bev_h, grid.bev_w, grid.num_points_in_pillar, pc_range, query.device)
+            grid.bev_h, grid.bev_w, grid.num_points_in_pillar, pc_range, query.device
+        )
         reference = geometry.reference_2d(grid.bev_h, grid.bev_w, query.device, query.dtype)
         visible = geometry.visibility(points, metas)
         history = self._history(prev_bev_BQC, query, metas)
         bev: Tensor = self.encoder(query, position_QC, reference, history, features, shapes, visible)
         return bev
 
-    def _history(self, prev_bev_BQC: Optional[Tensor], query_BQC: Tensor,
-                 metas: Sequence[FrameMeta]) -> Optional[History]:
+    def _history(
+        self, prev_bev_BQC: Optional[Tensor], query_BQC: Tensor, metas: Sequence[FrameMeta]
+    ) -> Optional[History]:
         exists = tuple(meta.prev_bev_exists for meta in metas)
         if prev_bev_BQC is None or not any(exists):
             return None
         grid = self.config.encoder
-        turned = torch.stack([
-            geometry.rotate_bev(bev, float(meta.can_bus_18[17]), grid.bev_h, grid.bev_w, grid.rotate_center)
-            for bev, meta in zip(prev_bev_BQC, metas)])
+        turned = torch.stack(
+            [
+                geometry.rotate_bev(
+                    bev, float(meta.can_bus_18[17]), grid.bev_h, grid.bev_w, grid.rotate_center
+                )
+                for bev, meta in zip(prev_bev_BQC, metas)
+            ]
+        )
         shift = geometry.bev_shift(metas, grid.bev_h, grid.bev_w, self.config.head.pc_range_m)
         return History(turned, query_BQC, exists, query_BQC.new_tensor(shift))
 
-    def decode(self, bev_BQC: Tensor, query_embedding_O2C: Tensor,
-               reg_branches: nn.ModuleList) -> Tuple[List[Tensor], List[Tensor]]:
+    def decode(
+        self, bev_BQC: Tensor, query_embedding_O2C: Tensor, reg_branches: nn.ModuleList
+    ) -> Tuple[List[Tensor], List[Tensor]]:
         """Queries and box codes per decoder layer; the embedding is [position, content]."""
         position, content = query_embedding_O2C.expand(len(bev_BQC), -1, -1).chunk(2, -1)
         reference = self.reference_points(position).sigmoid()
         grid = self.config.encoder
         out: Tuple[List[Tensor], List[Tensor]] = self.decoder(
-            content, position, bev_BQC, reference, (grid.bev_h, grid.bev_w), reg_branches)
+            content, position, bev_BQC, reference, (grid.bev_h, grid.bev_w), reg_branches
+        )
         return out

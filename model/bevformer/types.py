@@ -5,6 +5,7 @@ Boxes here are always *gravity-centred* in the legacy (mmdet3d < 1.0) convention
 were trained with: x, y, z, w, l, h, yaw, vx, vy; metres, radians, metres per second; the heading of a
 box in the lidar frame is -yaw - pi/2 (facts: bevformer.md, Data and ego motion).
 """
+
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -12,10 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CLASSES = ("car", "truck", "construction_vehicle", "bus", "trailer", "barrier",
-           "motorcycle", "bicycle", "pedestrian", "traffic_cone")
-CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT",
-           "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
+CLASSES = (
+    "car",
+    "truck",
+    "construction_vehicle",
+    "bus",
+    "trailer",
+    "barrier",
+    "motorcycle",
+    "bicycle",
+    "pedestrian",
+    "traffic_cone",
+)
+CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,24 @@
-"""Maps an upstream BEVFormer configuration (mmdet3d 1.x style) onto ours, or refuses the line it cannot honour.
+"""Maps an upstream configuration (mmdet3d 1.x style) onto ours, or refuses the line it cannot honour.
 
 Every leaf of the sections that steer the result must be mapped, be the value the bundled model has built
 in, or be known not to change the result.  Nothing is ignored silently.
 """
+
 import dataclasses
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from .config import (
-    BackboneConfig, Config, DataConfig, DecoderConfig, EncoderConfig, HeadConfig, NeckConfig,
-    ScheduleConfig, TransformerConfig)
+    BackboneConfig,
+    Config,
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    HeadConfig,
+    NeckConfig,
+    ScheduleConfig,
+    TransformerConfig,
+)
 from .errors import ConfigError
 from .types import CLASSES
 from .upstream_reader import Located, read_upstream
@@ -127,7 +136,9 @@ BUILT_IN: Dict[str, Tuple[Any, ...]] = {
     "runner.type": ("EpochBasedRunner", "EpochBasedRunner_video"),
 }
 for _stage, _attention in ((_ENCODER, "encoder"), (_DECODER, "decoder")):
-    BUILT_IN[_stage + _LAYER + "operation_order"] = (["self_attn", "norm", "cross_attn", "norm", "ffn", "norm"],)
+    BUILT_IN[_stage + _LAYER + "operation_order"] = (
+        ["self_attn", "norm", "cross_attn", "norm", "ffn", "norm"],
+    )
 
 # upstream path -> our option it repeats: both have to agree
 REPEATED = {
@@ -154,15 +165,39 @@ REPEATED = {
 # Sections and leaves that do not steer the numbers: voxel sizes of a lidar branch that BEVFormer does not
 # have, names of losses with weight 0, loading, logging and saving.
 WITHOUT_EFFECT = (
-    "model.train_cfg.pts.grid_size", "model.train_cfg.pts.voxel_size", "model.train_cfg.pts.out_size_factor",
-    _HEAD + "bbox_coder.voxel_size", _HEAD + "loss_iou.type", _ASSIGNER + "iou_cost.type",
-    _HEAD + "positional_encoding.num_feats", "model.pretrained", "data.workers_per_gpu", "data.val", "data.test",
-    "data.shuffler_sampler", "data.nonshuffler_sampler", "data.train.type", "data.train.data_root",
-    "data.train.ann_file", "data.train.modality", "data.train.bev_size")
+    "model.train_cfg.pts.grid_size",
+    "model.train_cfg.pts.voxel_size",
+    "model.train_cfg.pts.out_size_factor",
+    _HEAD + "bbox_coder.voxel_size",
+    _HEAD + "loss_iou.type",
+    _ASSIGNER + "iou_cost.type",
+    _HEAD + "positional_encoding.num_feats",
+    "model.pretrained",
+    "data.workers_per_gpu",
+    "data.val",
+    "data.test",
+    "data.shuffler_sampler",
+    "data.nonshuffler_sampler",
+    "data.train.type",
+    "data.train.data_root",
+    "data.train.ann_file",
+    "data.train.modality",
+    "data.train.bev_size",
+)
 
 # The only top-level names with an effect in mmdet3d 1.x; all others are variables of the file.
-SECTIONS = ("model", "data", "optimizer", "optimizer_config", "lr_config", "runner", "total_epochs", "fp16",
-            "custom_hooks", "momentum_config")
+SECTIONS = (
+    "model",
+    "data",
+    "optimizer",
+    "optimizer_config",
+    "lr_config",
+    "runner",
+    "total_epochs",
+    "fp16",
+    "custom_hooks",
+    "momentum_config",
+)
 
 
 def leaves(value: Any, path: str, where: str) -> Iterator[Leaf]:
@@ -178,8 +213,11 @@ def leaves(value: Any, path: str, where: str) -> Iterator[Leaf]:
 
 
 def _refuse(leaf: Leaf, why: str) -> ConfigError:
-    return ConfigError("%s: %s = %r cannot be honoured" % (leaf[2], leaf[0], leaf[1]), why,
-                       "Change the line, or start from the nearest preset with --cfg-options.")
+    return ConfigError(
+        "%s: %s = %r cannot be honoured" % (leaf[2], leaf[0], leaf[1]),
+        why,
+        "Change the line, or start from the nearest preset with --cfg-options.",
+    )
 
 
 def _get(config: Config, option: str) -> Any:
@@ -194,7 +232,9 @@ def _put(config: Config, option: str, leaf: Leaf) -> Config:
         value = float(value)
     if type(value) is not type(old):
         raise _refuse(leaf, "It has to be like %r." % (old,))
-    return dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{name: value})})
+    return dataclasses.replace(
+        config, **{group: dataclasses.replace(getattr(config, group), **{name: value})}
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -207,6 +247,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def _special() -> Dict[str, Callable[[Config, Leaf], Config]]:
     """Leaves that need a thought of their own."""
+
     def dcn_stages(config: Config, leaf: Leaf) -> Config:
         stages = tuple(index for index, used in enumerate(leaf[1]) if used)
         return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, dcn_stages=stages))
@@ -222,9 +263,16 @@ def _special() -> Dict[str, Callable[[Config, Leaf], Config]]:
 def _defaults() -> Config:
     """What upstream's classes assume where a file says nothing; everything else the file has to say."""
     return Config(
-        name="upstream", backbone=BackboneConfig(), neck=NeckConfig(), transformer=TransformerConfig(),
-        encoder=EncoderConfig(), decoder=DecoderConfig(), head=HeadConfig(),
-        data=DataConfig(photometric=False, grid_mask=False), schedule=ScheduleConfig())
+        name="upstream",
+        backbone=BackboneConfig(),
+        neck=NeckConfig(),
+        transformer=TransformerConfig(),
+        encoder=EncoderConfig(),
+        decoder=DecoderConfig(),
+        head=HeadConfig(),
+        data=DataConfig(photometric=False, grid_mask=False),
+        schedule=ScheduleConfig(),
+    )
 
 
 def read_config(path: Path) -> Tuple[Config, List[str]]:
@@ -232,8 +280,10 @@ def read_config(path: Path) -> Tuple[Config, List[str]]:
     tree = read_upstream(Path(path))
     for section in ("model", "data", "optimizer"):
         if not isinstance(tree.get(section), Located):
-            raise ConfigError("%s has no section %r" % (path, section),
-                              "A configuration of BEVFormer (mmdet3d 1.x style) has model, data and optimizer.")
+            raise ConfigError(
+                "%s has no section %r" % (path, section),
+                "A configuration of BEVFormer (mmdet3d 1.x style) has model, data and optimizer.",
+            )
     config, repeated = _defaults(), []
     special, seen = _special(), {}
     for section in SECTIONS:
@@ -251,8 +301,11 @@ def read_config(path: Path) -> Tuple[Config, List[str]]:
                 _check_fixed(leaf)
     for leaf in repeated:
         if not _same(leaf[1], _get(config, REPEATED[leaf[0]])):
-            raise _refuse(leaf, "It has to repeat %s = %r." % (REPEATED[leaf[0]], _get(config, REPEATED[leaf[0]])))
+            raise _refuse(
+                leaf, "It has to repeat %s = %r." % (REPEATED[leaf[0]], _get(config, REPEATED[leaf[0]]))
+            )
     from .upstream_pipeline import read_pipelines
+
     config = read_pipelines(config, tree)
     return dataclasses.replace(config, name=Path(path).stem), _notes(tree)
 
@@ -275,6 +328,8 @@ def _check_fixed(leaf: Leaf) -> None:
 def _notes(tree: Located) -> List[str]:
     notes = []
     if isinstance(tree.get("load_from"), str):
-        notes.append("%s: load_from = %r is not followed; give the file with --init-from."
-                     % (tree.where["load_from"], tree["load_from"]))
+        notes.append(
+            "%s: load_from = %r is not followed; give the file with --init-from."
+            % (tree.where["load_from"], tree["load_from"])
+        )
     return notes

@@ -3,6 +3,7 @@
 Evaluated are literals, names assigned earlier in the file, `dict(...)`, lists, tuples, arithmetic and
 `**` unpacking; `_base_` files are merged below as mmcv does.  Anything else is refused with its line.
 """
+
 import ast
 import operator
 from pathlib import Path
@@ -14,8 +15,13 @@ MAX_FILE_BYTES = 1 << 20
 MAX_ITEMS = 100_000
 
 _ARITHMETIC = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod}
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
 
 
 class Located(Dict[str, Any]):
@@ -44,7 +50,8 @@ class _Evaluator:
         return ConfigError(
             "%s: %s is not evaluated" % (self.where(node), what),
             "Configuration files are read, never executed: literals, names, dict(...), lists and arithmetic.",
-            "Write the value out, or start from a preset with --cfg-options.")
+            "Write the value out, or start from a preset with --cfg-options.",
+        )
 
     def statement(self, node: ast.stmt) -> None:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -70,16 +77,22 @@ class _Evaluator:
         if isinstance(node, ast.Name):
             return self._name(node)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd, ast.Not)):
-            return self._guard(node, lambda: {ast.USub: operator.neg, ast.UAdd: operator.pos,
-                                              ast.Not: operator.not_}[type(node.op)](self.value(node.operand)))
+            return self._guard(
+                node,
+                lambda: {ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_}[
+                    type(node.op)
+                ](self.value(node.operand)),
+            )
         if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
             return self._arithmetic(node)
         raise self.refuse(node, "an expression of kind %s" % type(node).__name__)
 
     def _name(self, node: ast.Name) -> Any:
         if node.id not in self.names:
-            raise ConfigError("%s: the name %r is used before it is assigned" % (self.where(node), node.id),
-                              do="Assign it above; names of _base_ files are not visible in mmcv either.")
+            raise ConfigError(
+                "%s: the name %r is used before it is assigned" % (self.where(node), node.id),
+                do="Assign it above; names of _base_ files are not visible in mmcv either.",
+            )
         return self.names[node.id]
 
     def _guard(self, node: ast.expr, compute: Any) -> Any:
@@ -157,8 +170,10 @@ def _parse(path: Path) -> List[ast.stmt]:
             raise ConfigError("%s is larger than 1 MiB" % path, "A configuration has some kilobytes.")
         return ast.parse(path.read_bytes(), str(path)).body
     except OSError as error:
-        raise ConfigError("cannot read %s: %s" % (path, error.strerror),
-                          do="Check the path; _base_ paths are relative to the file that names them.") from error
+        raise ConfigError(
+            "cannot read %s: %s" % (path, error.strerror),
+            do="Check the path; _base_ paths are relative to the file that names them.",
+        ) from error
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError("%s is not a Python configuration: %s" % (path, error)) from error
 
@@ -178,6 +193,8 @@ def read_upstream(path: Path, _above: Tuple[Path, ...] = ()) -> Located:
     merged = Located()
     for base in list(bases) if isinstance(bases, (list, tuple)) else [bases]:
         if not isinstance(base, str):
-            raise ConfigError("%s: _base_ holds something that is not a path" % evaluator.names.where["_base_"])
+            raise ConfigError(
+                "%s: _base_ holds something that is not a path" % evaluator.names.where["_base_"]
+            )
         merged = merge(merged, read_upstream(path.parent / base, _above + (path,)))
     return merge(merged, _without(evaluator.names, "_base_"))

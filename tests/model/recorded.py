@@ -1,8 +1,10 @@
 """The recorded run of the reference, ready to compare with (shared/reference/README.md)."""
+
 import importlib.util
 
 import numpy as np
 import torch
+
 from bevformer.config import preset
 from bevformer.detector import build_model
 from bevformer.types import Frame, FrameMeta, GroundTruth, Sample
@@ -28,8 +30,15 @@ def filled_model(inputs, name="bevformer_tiny"):
 def frame(inputs, image_name, meta, prev_bev_exists=False):
     return Frame(
         torch.from_numpy(inputs.image(image_name, HEIGHT, WIDTH)),
-        FrameMeta(meta["sample_idx"], meta["scene_token"], 0.0, np.stack(meta["lidar2img"]),
-                  np.array(meta["can_bus"]), prev_bev_exists, (HEIGHT, WIDTH)),
+        FrameMeta(
+            meta["sample_idx"],
+            meta["scene_token"],
+            0.0,
+            np.stack(meta["lidar2img"]),
+            np.array(meta["can_bus"]),
+            prev_bev_exists,
+            (HEIGHT, WIDTH),
+        ),
     )
 
 

@@ -1,7 +1,9 @@
 """Hand-made motions and a hand-made camera: closed forms for shift, rotation and projection."""
+
 import numpy as np
 import pytest
 import torch
+
 from bevformer import geometry
 from bevformer.types import FrameMeta
 
@@ -26,7 +28,9 @@ def test_sliding_to_the_right_shifts_along_x():
 
 def test_shift_does_not_depend_on_the_grid():
     moved = meta(dx=3.0, dy=-4.0, yaw_rad=0.7)
-    assert geometry.bev_shift([moved], 25, 25, RANGE_M) == pytest.approx(geometry.bev_shift([moved], 200, 150, RANGE_M))
+    assert geometry.bev_shift([moved], 25, 25, RANGE_M) == pytest.approx(
+        geometry.bev_shift([moved], 200, 150, RANGE_M)
+    )
 
 
 @pytest.mark.parametrize("angle_deg", [0.0, 90.0, 180.0, -90.0])

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from bevformer.ops.deform_attn import ms_deform_attn
 from bevformer.ops.modulated_conv import modulated_deform_conv
 
@@ -22,7 +23,7 @@ def brute_force(value, shapes, locations, weights):
     starts = [sum(h * w for h, w in shapes[:i]) for i in range(len(shapes))]
     for b, q, head in torch.cartesian_prod(*(torch.arange(n) for n in (B, locations.shape[1], H))):
         for level, (h, w) in enumerate(shapes):
-            plane = value[b, starts[level]:starts[level] + h * w, head].view(h, w, D)
+            plane = value[b, starts[level] : starts[level] + h * w, head].view(h, w, D)
             for p in range(locations.shape[4]):
                 x, y = locations[b, q, head, level, p]
                 out[b, q, head] += weights[b, q, head, level, p] * bilinear(plane, x * w - 0.5, y * h - 0.5)
@@ -47,7 +48,9 @@ def test_deformable_attention_equals_a_loop_over_points(shapes):
 
 def test_deformable_attention_has_right_gradients():
     value, locations, weights = (t.requires_grad_() for t in draw([(3, 4), (2, 2)], B=1, Q=2, P=2))
-    assert torch.autograd.gradcheck(lambda v, x, w: ms_deform_attn(v, [(3, 4), (2, 2)], x, w), (value, locations, weights))
+    assert torch.autograd.gradcheck(
+        lambda v, x, w: ms_deform_attn(v, [(3, 4), (2, 2)], x, w), (value, locations, weights)
+    )
 
 
 def conv_inputs(stride):
@@ -80,6 +83,10 @@ def test_without_offsets_it_is_an_ordinary_convolution(stride):
 
 
 def test_modulated_convolution_has_right_gradients():
-    x, offset, mask, weight = (t[:1, :, :3, :3].contiguous().requires_grad_() if t.dim() == 4 and t.shape[0] == 2
-                               else t.requires_grad_() for t in conv_inputs(1))
+    x, offset, mask, weight = (
+        t[:1, :, :3, :3].contiguous().requires_grad_()
+        if t.dim() == 4 and t.shape[0] == 2
+        else t.requires_grad_()
+        for t in conv_inputs(1)
+    )
     assert torch.autograd.gradcheck(lambda *a: modulated_deform_conv(*a, 1, 1, 1), (x, offset, mask, weight))

@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+
 from bevformer.grid_mask import draw_mask, grid_mask
 
 
@@ -19,7 +20,9 @@ def test_the_mask_is_the_union_of_bars_inverted():
         for x in range(30):
             Y, X = y + 5, x + 7  # centre crop of the 30x45 canvas
             in_row = Y >= row and (Y - row) % period < length and (Y - row) // period < 30 // period
-            in_column = X >= column and (X - column) % period < length and (X - column) // period < 45 // period
+            in_column = (
+                X >= column and (X - column) % period < length and (X - column) // period < 45 // period
+            )
             assert mask[y, x] == float(in_row or in_column)
 
 

@@ -1,4 +1,5 @@
 """bevformer_tiny against one recorded run of the unmodified reference, within its stated gates."""
+
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import recorded  # noqa: E402
+
 from bevformer.matching import match  # noqa: E402
 from bevformer.optim import build_optimizer  # noqa: E402
 
@@ -21,6 +23,10 @@ def reference(shared):
     return torch.load(shared / "reference" / "tiny_small_image.pt", weights_only=True)
 
 
+def watch(seen, name):
+    return lambda module, inputs, output: seen.__setitem__(name, output)
+
+
 @pytest.fixture(scope="module")
 def stream(inputs):
     """Per frame: the head's outputs, detections, camera features and layer outputs of one video."""
@@ -31,8 +37,7 @@ def stream(inputs):
         watched = {"head": model.pts_bbox_head, "neck": model.img_neck}
         watched.update({f"enc{k}": layer for k, layer in enumerate(transformer.encoder.layers)})
         watched.update({f"dec{k}": layer for k, layer in enumerate(transformer.decoder.layers)})
-        hooks = [module.register_forward_hook(lambda m, a, out, name=name: seen.__setitem__(name, out))
-                 for name, module in watched.items()]
+        hooks = [module.register_forward_hook(watch(seen, name)) for name, module in watched.items()]
         meta = inputs.meta(spec, recorded.HEIGHT, recorded.WIDTH)
         seen["detections"], memory = model.step(recorded.frame(inputs, f"test{i}", meta), memory)
         for hook in hooks:
@@ -69,6 +74,7 @@ def test_the_backbone_and_neck_give_the_recorded_features(stream, reference):
 
 def test_projected_points_and_masks_are_the_recorded_ones(inputs, reference):
     from bevformer import geometry
+
     meta = recorded.frame(inputs, "test0", inputs.meta(inputs.FRAMES[0], 128, 224)).meta
     points = geometry.pillar_points(50, 50, 4, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), torch.device("cpu"))
     uv, seen = geometry.project(points, [meta])
@@ -80,8 +86,11 @@ def test_projected_points_and_masks_are_the_recorded_ones(inputs, reference):
 
 def test_history_is_rotated_as_recorded(stream, inputs, reference):
     from bevformer import geometry
+
     wanted = reference["frames"][1]
-    turned = geometry.rotate_bev(stream[0]["head"].bev_BQC[0], float(wanted["can_bus_used"][17]), 50, 50, (100, 100))
+    turned = geometry.rotate_bev(
+        stream[0]["head"].bev_BQC[0], float(wanted["can_bus_used"][17]), 50, 50, (100, 100)
+    )
     assert furthest(turned.flatten(), wanted["rotated_prev_bev"].flatten()) < 1e-4
 
 
@@ -109,7 +118,9 @@ def trained(inputs):
 
 
 def test_losses_are_the_recorded_ones(trained, reference):
-    assert trained[3] == pytest.approx({k: float(v) for k, v in reference["train"]["losses"].items()}, rel=1e-4)
+    assert trained[3] == pytest.approx(
+        {k: float(v) for k, v in reference["train"]["losses"].items()}, rel=1e-4
+    )
 
 
 def test_queries_are_matched_as_recorded(trained, reference):

@@ -192,7 +192,7 @@ def test_recipe_for_eight_devices_is_entered_in_the_ledger(tmp_path):
     assert ledger[0]["what"] == "batch of 1 instead of 8" and ledger[0]["effect"] == "changes the result"
 
 
-@pytest.mark.parametrize("gpus, words", [(8, "issue 7"), (-1, "not a number")])
+@pytest.mark.parametrize("gpus, words", [(8, "not there yet"), (-1, "not a number")])
 def test_number_of_devices_that_cannot_be_honoured(gpus, words):
     with pytest.raises(ConfigError, match=words):
         train.check_gpus(gpus)

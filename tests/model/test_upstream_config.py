@@ -1,14 +1,17 @@
 """Upstream-style configurations, written for this test, are read without being executed."""
+
 import dataclasses
 
 import pytest
+
 from bevformer.config import preset
 from bevformer.errors import ConfigError
 from bevformer.upstream_config import read_config
 from bevformer.upstream_reader import read_upstream
 
 BASE = """
-data = dict(samples_per_gpu=4, workers_per_gpu=4, train=dict(type='Other', test_mode=False, box_type_3d='LiDAR'))
+data = dict(samples_per_gpu=4, workers_per_gpu=4,
+            train=dict(type='Other', test_mode=False, box_type_3d='LiDAR'))
 evaluation = dict(interval=24)
 """
 
@@ -25,14 +28,16 @@ order = ('self_attn', 'norm', 'cross_attn', 'norm', 'ffn', 'norm')
 model = dict(
     type='BEVFormer', use_grid_mask=True, video_test_mode=True,
     img_backbone=dict(type='ResNet', depth={depth}, num_stages=4, out_indices={out}, frozen_stages=1,
-                      norm_cfg=dict(type='BN2d', requires_grad=False), norm_eval=True, style='{style}', {extra}),
+                      norm_cfg=dict(type='BN2d', requires_grad=False), norm_eval=True,
+                      style='{style}', {extra}),
     img_neck=dict(type='FPN', in_channels={channels}, out_channels=dim, start_level=0, num_outs={levels},
                   add_extra_convs='on_output', relu_before_extra_convs=True),
     pts_bbox_head=dict(
         type='BEVFormerHead', bev_h=side, bev_w=side, num_query=900, num_classes=10, in_channels=dim,
         sync_cls_avg_factor=True, with_box_refine=True, as_two_stage=False,
         transformer=dict(
-            type='PerceptionTransformer', rotate_prev_bev=True, use_shift=True, use_can_bus=True, embed_dims=dim,
+            type='PerceptionTransformer', rotate_prev_bev=True, use_shift=True, use_can_bus=True,
+            embed_dims=dim,
             encoder=dict(
                 type='BEVFormerEncoder', num_layers={layers}, pc_range=reach, num_points_in_pillar=4,
                 return_intermediate=False,
@@ -74,13 +79,15 @@ train_pipeline = [
     dict(type='CustomCollect3D', keys=['gt_bboxes_3d', 'gt_labels_3d', 'img'])]
 test_pipeline = [
     dict(type='LoadMultiViewImageFromFiles', to_float32=True), dict(type='NormalizeMultiviewImage', **norm),
-    dict(type='MultiScaleFlipAug3D', img_scale=(1600, 900), pts_scale_ratio=1, flip=False, transforms=scale + [
+    dict(type='MultiScaleFlipAug3D', img_scale=(1600, 900), pts_scale_ratio=1, flip=False,
+         transforms=scale + [
         dict(type='PadMultiViewImage', size_divisor=32),
         dict(type='DefaultFormatBundle3D', class_names=names, with_label=False),
         dict(type='CustomCollect3D', keys=['img'])])]
 data = dict(
     samples_per_gpu=1,
-    train=dict(type='CustomNuScenesDataset', ann_file=root + 'nuscenes_infos_temporal_train.pkl', classes=names,
+    train=dict(type='CustomNuScenesDataset', ann_file=root + 'nuscenes_infos_temporal_train.pkl',
+               classes=names,
                pipeline=train_pipeline, use_valid_flag=True, bev_size=(side, side), queue_length={queue}),
     test=dict(type='CustomNuScenesDataset', pipeline=test_pipeline, classes=names))
 optimizer = dict(type='AdamW', lr=2e-4, weight_decay=0.01,
@@ -93,18 +100,50 @@ runner = dict(type='EpochBasedRunner', max_epochs=total_epochs)
 {end}
 """
 
-CAFFE = dict(mean=[103.530, 116.280, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False, depth=101, style="caffe",
-             end="load_from = 'ckpts/r101_dcn_fcos3d_pretrain.pth'")
-DCN = "dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False), stage_with_dcn=(False, False, True, True)"
+CAFFE = dict(
+    mean=[103.530, 116.280, 123.675],
+    std=[1.0, 1.0, 1.0],
+    to_rgb=False,
+    depth=101,
+    style="caffe",
+    end="load_from = 'ckpts/r101_dcn_fcos3d_pretrain.pth'",
+)
+DCN = (
+    "dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False), "
+    "stage_with_dcn=(False, False, True, True)"
+)
 SCALE = "scale = [dict(type='RandomScaleImageMultiViewImage', scales=[{}])]"
-TINY = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, side=50, depth=50,
-            out=(3,), style="pytorch", extra="", channels=[2048], levels=1, layers=3, queue=3,
-            scaling=SCALE.format(0.5), end="")
+TINY = dict(
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+    side=50,
+    depth=50,
+    out=(3,),
+    style="pytorch",
+    extra="",
+    channels=[2048],
+    levels=1,
+    layers=3,
+    queue=3,
+    scaling=SCALE.format(0.5),
+    end="",
+)
 VARIANTS = {
     "bevformer_tiny": TINY,
     "bevformer_small": dict(TINY, **CAFFE, side=150, extra="with_cp=True, " + DCN, scaling=SCALE.format(0.8)),
-    "bevformer_base": dict(TINY, **CAFFE, side=200, extra=DCN, out=(1, 2, 3), channels=[512, 1024, 2048],
-                           levels=4, layers=6, queue=4, scaling="scale = []"),
+    "bevformer_base": dict(
+        TINY,
+        **CAFFE,
+        side=200,
+        extra=DCN,
+        out=(1, 2, 3),
+        channels=[512, 1024, 2048],
+        levels=4,
+        layers=6,
+        queue=4,
+        scaling="scale = []",
+    ),
 }
 
 
@@ -133,36 +172,65 @@ def test_a_changed_number_is_taken_over(tmp_path):
     assert config.schedule == dataclasses.replace(preset("bevformer_tiny").schedule, lr=4e-4)
 
 
-@pytest.mark.parametrize("old, new, named", [
-    ("norm_eval=True", "norm_eval=False", "norm_eval"),
-    ("use_shift=True", "use_shift=False", "use_shift"),
-    ("num_points_in_pillar=4", "num_points_in_pillar=4, surprise=1", "surprise"),
-    ("embed_dims=dim, num_heads=8", "embed_dims=128, num_heads=8", "embed_dims"),
-    ("dict(type='PhotoMetricDistortionMultiViewImage')", "dict(type='RandomFlip')", "RandomFlip"),
-    ("'car', 'truck'", "'truck', 'car'", "classes"),
-    ("scales=[0.5]", "scales=[0.5, 0.6]", "scales"),
-    ("policy='CosineAnnealing'", "policy='step'", "policy"),
-    ("type='AdamW'", "type='SGD'", "optimizer.type"),
-    ("num_query=900", "num_query='many'", "num_query"),
-])
+@pytest.mark.parametrize(
+    "old, new, named",
+    [
+        ("norm_eval=True", "norm_eval=False", "norm_eval"),
+        ("use_shift=True", "use_shift=False", "use_shift"),
+        ("num_points_in_pillar=4", "num_points_in_pillar=4, surprise=1", "surprise"),
+        ("embed_dims=dim, num_heads=8", "embed_dims=128, num_heads=8", "embed_dims"),
+        ("dict(type='PhotoMetricDistortionMultiViewImage')", "dict(type='RandomFlip')", "RandomFlip"),
+        ("'car', 'truck'", "'truck', 'car'", "classes"),
+        ("scales=[0.5]", "scales=[0.5, 0.6]", "scales"),
+        ("policy='CosineAnnealing'", "policy='step'", "policy"),
+        ("type='AdamW'", "type='SGD'", "optimizer.type"),
+        ("num_query=900", "num_query='many'", "num_query"),
+    ],
+)
 def test_a_line_that_cannot_be_honoured_is_named(tmp_path, old, new, named):
     with pytest.raises(ConfigError) as caught:
         read_config(tiny(tmp_path, old, new))
     assert named in caught.value.seen and "bevformer_tiny.py:" in caught.value.seen
 
 
-@pytest.mark.parametrize("line", [
-    "import os", "x = open('/etc/passwd')", "x = __import__('os')", "x = [i for i in (1, 2)]", "x = (1).real",
-    "x = lambda: 1", "x = [0] * 10**9", "x = [0] * 999999999", "x = 1 / 0", "x = y", "x += 1", "x = f'{1}'",
-    "def f(): pass", "x = 'a' - 1", "x = dict([('a', 1)])", "x = {**3}"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os",
+        "x = open('/etc/passwd')",
+        "x = __import__('os')",
+        "x = [i for i in (1, 2)]",
+        "x = (1).real",
+        "x = lambda: 1",
+        "x = [0] * 10**9",
+        "x = [0] * 999999999",
+        "x = 1 / 0",
+        "x = y",
+        "x += 1",
+        "x = f'{1}'",
+        "def f(): pass",
+        "x = 'a' - 1",
+        "x = dict([('a', 1)])",
+        "x = {**3}",
+    ],
+)
 def test_nothing_is_executed(tmp_path, line):
     with pytest.raises(ConfigError) as caught:
         read_upstream(write(tmp_path, line + "\n", "hostile"))
     assert "hostile.py" in caught.value.seen
 
 
-@pytest.mark.parametrize("text", ["x = (", "\0", "_base_ = 3", "_base_ = ['gone.py']", "_base_ = ['hostile.py']",
-                                  "x = " + "(" * 5000 + ")" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = (",
+        "\0",
+        "_base_ = 3",
+        "_base_ = ['gone.py']",
+        "_base_ = ['hostile.py']",
+        "x = " + "(" * 5000 + ")" * 5000,
+    ],
+)
 def test_a_broken_file_is_a_sentence(tmp_path, text):
     with pytest.raises(ConfigError):
         read_config(write(tmp_path, text, "hostile"))

@@ -2,6 +2,7 @@
 
 B batch, S sum of h*w over levels, H heads, D channels per head, Q queries, L levels, P points.
 """
+
 from typing import Sequence, Tuple
 
 import torch
@@ -9,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def ms_deform_attn(value_BSHD: Tensor, shapes_L: Sequence[Tuple[int, int]],
-                   locations_BQHLP2: Tensor, weights_BQHLP: Tensor) -> Tensor:
+def ms_deform_attn(
+    value_BSHD: Tensor, shapes_L: Sequence[Tuple[int, int]], locations_BQHLP2: Tensor, weights_BQHLP: Tensor
+) -> Tensor:
     """Weighted sum of bilinear samples, (B, Q, H*D); channel = head * D + d.
 
     shapes_L: (height, width) per level, in the order in which S is concatenated.

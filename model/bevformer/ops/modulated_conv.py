@@ -2,13 +2,21 @@
 
 B batch, C channels in, O channels out, K taps (row-major), h, w output height and width.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def modulated_deform_conv(input_BCHW: Tensor, offset_B2Khw: Tensor, mask_BKhw: Tensor,
-                          weight_OCkk: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+def modulated_deform_conv(
+    input_BCHW: Tensor,
+    offset_B2Khw: Tensor,
+    mask_BKhw: Tensor,
+    weight_OCkk: Tensor,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> Tensor:
     """One group, no bias.  offset: (dy, dx) per tap in input pixels; outside is zero.
 
     Tap by tap, so that at most one sampled copy of the input is alive in inference.
@@ -25,7 +33,7 @@ def modulated_deform_conv(input_BCHW: Tensor, offset_B2Khw: Tensor, mask_BKhw: T
         x = cols + (tap % size) * dilation + offset_B2Khw[:, 2 * tap + 1]
         grid = torch.stack([(2 * x + 1) / W - 1, (2 * y + 1) / H - 1], dim=-1)
         sampled = F.grid_sample(input_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        sampled = sampled * mask_BKhw[:, tap:tap + 1]
+        sampled = sampled * mask_BKhw[:, tap : tap + 1]
         out = out + weight_OCkk[:, :, tap // size, tap % size] @ sampled.flatten(2)
     return out.view(B, -1, h, w)
 
@@ -44,5 +52,12 @@ class ModulatedDeformConv(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         both = self.conv_offset(x_BCHW)
-        return modulated_deform_conv(x_BCHW, both[:, :18], both[:, 18:].sigmoid(), self.weight,
-                                     self.stride, self.dilation, self.dilation)
+        return modulated_deform_conv(
+            x_BCHW,
+            both[:, :18],
+            both[:, 18:].sigmoid(),
+            self.weight,
+            self.stride,
+            self.dilation,
+            self.dilation,
+        )
