@@ -4,7 +4,7 @@ import sys
 
 from bevrepro.drive.demo import Step, Summary
 
-CLAIM = "unseen scenes are not the demo's claim: it shows that the model learns, not that it generalises"
+CLAIM = "not the demo's claim: it shows that the model learns, not that it generalises"
 
 
 class Narrator:
@@ -27,16 +27,18 @@ class Narrator:
 
 def summary_lines(summary: Summary) -> list[str]:
     """Both mAP values first, the report last."""
-    lines = [
-        f"mAP before training                 {_fixed(summary.before)}",
-        f"mAP on the trained frames           {_fixed(summary.labelled)}",
-        f"mAP on the unlabelled frames between {_fixed(summary.between)}",
-        f"mAP on unseen scenes                {_fixed(summary.unseen)}  ({CLAIM})",
-    ]
+    values = (
+        ("before training", summary.before),
+        ("on the trained frames", summary.labelled),
+        ("on the unlabelled frames between them", summary.between),
+        ("on unseen scenes", summary.unseen),
+    )
+    lines = [f"mAP {where:<38}{_fixed(value)}" for where, value in values]
+    lines[-1] += f"  ({CLAIM})"
     if summary.seconds_per_step:
         lines.append(f"Training took {summary.seconds_per_step:.3f} s per step, {summary.steps} steps.")
     minutes, seconds = divmod(round(summary.seconds), 60)
-    lines.append(f"The whole demo took {minutes} min {seconds} s.")
+    lines.append(f"The demo took {minutes} min {seconds} s.")
     lines.append(f"Report: {summary.report}")
     return lines
 

@@ -22,7 +22,7 @@ h1{font-size:1.75rem;line-height:1.2;margin:0 0 .25rem}
 h2{font-size:1.2rem;margin:2.5rem 0 .75rem;padding-bottom:.3rem;border-bottom:1px solid var(--line)}
 h3{font-size:1rem;margin:1rem 0 .4rem}
 p{margin:.4rem 0}.dim{color:var(--dim)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.75rem;margin:1.25rem 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.75rem;margin:1.25rem 0}
 .card{border:1px solid var(--line);border-radius:.6rem;padding:.7rem .9rem;background:var(--soft)}
 .card b{display:block;font-size:1.6rem;line-height:1.25;font-variant-numeric:tabular-nums}
 .card span{color:var(--dim);font-size:.85rem}

@@ -109,9 +109,9 @@ def test_child_finds_the_shipped_model_plane_first(monkeypatch):
     assert env["BEVREPRO_EVENTS"] == "1"
 
 
-def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch):
+def test_idle_threads_spin_briefly_unless_the_user_says_otherwise(monkeypatch):
     for name in launch.WAITING:
         monkeypatch.delenv(name, raising=False)
-    assert launch.model_env()["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
-    assert "OMP_WAIT_POLICY" not in launch.model_env()
+    assert launch.model_env()["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert "GOMP_SPINCOUNT" not in launch.model_env()
