@@ -9,7 +9,7 @@ from bevrepro import cli
 
 @pytest.mark.slow
 def test_short_demo_learns_the_frames_it_was_trained_on(tmp_path, monkeypatch, capsys):
-    """850 steps: 2 minutes of training on two free cores, mAP 0.41-0.55 over three seeds (facts: micro.md)."""
+    """850 steps: 2 minutes of training on two free cores (facts: micro.md)."""
     monkeypatch.setenv("BEVREPRO_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("BEVREPRO_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "demo"
