@@ -7,6 +7,7 @@ iter_N.pth, latest.pth and run.json.
 """
 
 import argparse
+import inspect
 import json
 import os
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
@@ -125,6 +126,13 @@ def check_gpus(gpus: int) -> None:
         )
 
 
+def require_repeatable_kernels() -> None:
+    """For the rest of the process.  What has no such kernel (see the ledger) runs all the same."""
+    torch.backends.cudnn.deterministic = True
+    if "warn_only" in inspect.signature(torch.use_deterministic_algorithms).parameters:  # torch >= 1.11
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def run(
     config: Config,
     dataset: Any,
@@ -145,8 +153,7 @@ def run(
         )
     device = torch.device("cuda", 0) if options.gpus else torch.device("cpu")
     if options.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.deterministic = True
+        require_repeatable_kernels()
     seed_weights(seed)
     model = build(config).to(device)
     if resumed is not None:

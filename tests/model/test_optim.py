@@ -77,3 +77,9 @@ def test_clipping_is_over_the_common_norm_and_returns_it():
     assert clip_gradients(model, 35.0) == pytest.approx(130.0)
     clipped = torch.cat([model.weight.grad.flatten(), model.bias.grad])
     assert float(clipped.norm()) == pytest.approx(35.0, rel=1e-4)
+
+
+def test_fused_kernel_is_used_on_a_cpu_that_has_it():
+    built = build_optimizer(Toy(), MICRO)
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    assert bool(built.param_groups[0].get("fused")) == (version >= (2, 4))

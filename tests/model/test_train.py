@@ -5,19 +5,22 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bevformer import train
 from bevformer.checkpoint import load_checkpoint
-from bevformer.config import preset
+from bevformer.config import override, preset
+from bevformer.detector import build_model
 from bevformer.errors import CheckpointError, ConfigError, DataError
 from bevformer.loop import Diverged, Interrupted
 from bevformer.resume import config_difference
 from bevformer.runstate import DataOrder, Options
 from bevformer.talk import Talk
 from bevformer.trainlog import read_losses
+from bevformer.types import Frame, FrameMeta, GroundTruth, Sample
 
 MICRO = preset("bevformer_micro")
 SHORT = replace(MICRO, schedule=replace(MICRO.schedule, max_steps=12, warmup_steps=3))
@@ -229,3 +232,56 @@ def test_checkpoint_holds_plain_data_only(tmp_path):
 def test_decoded_size_follows_from_the_calibration():
     cam = {"cam_intrinsic": [[1000.0, 0, 800.0], [0, 1000.0, 450.0], [0, 0, 1]]}
     assert train.decoded_mib([{"cams": {"A": cam, "B": cam}}]) == pytest.approx(2 * 1600 * 900 * 3 / 2**20)
+
+
+class SmallFrames:
+    """Two-frame queues of noise with a few boxes, in the real data set's shapes."""
+
+    def labelled_indices(self):
+        return [0, 1, 2]
+
+    def train_sample(self, index, rng):
+        focal = np.array([[40.0, 0, 32, 0], [0, 40.0, 24, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        to_camera = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+        frames = []
+        for step in range(2):
+            can_bus = np.zeros(18)
+            can_bus[0] = 0.5 * step
+            lidar2img = np.stack([focal @ to_camera] * 6)
+            meta = FrameMeta(str(index), "s", float(step), lidar2img, can_bus, step > 0, (48, 64))
+            frames.append(Frame(torch.from_numpy(rng.rand(6, 3, 48, 64).astype(np.float32)), meta))
+        boxes = torch.tensor(
+            [[5.0 + index, 8.0, 0, 2, 4, 1.5, 0.1, 0, 0], [-6.0, 9.0, 0, 1, 1, 1.7, 1, 0, 0]]
+        )
+        return Sample(tuple(frames), GroundTruth(boxes, torch.tensor([0, 8])))
+
+
+def test_real_model_resumes_bit_for_bit_with_dropout_and_grid_mask(tmp_path):
+    config = override(
+        SHORT,
+        ["schedule.max_steps=6", "encoder.bev_h=8", "encoder.bev_w=8", "head.num_query=12",
+         "data.grid_mask=True", "transformer.embed_dims=32", "transformer.ffn_dims=32",
+         "transformer.dropout=0.1"],
+    )  # fmt: skip
+
+    def go(name, resume=None, stop_after=None):
+        def build(config):
+            model = build_model(config)
+            plain, calls = model.loss, []
+
+            def loss(samples, rng):
+                calls.append(1)
+                if len(calls) == stop_after:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return plain(samples, rng)
+
+            model.loss = loss
+            return model
+
+        options = Options(str(tmp_path / name), seed=4, resume=resume)
+        return train.run(config, SmallFrames(), options, Talk(False), build)
+
+    whole = go("whole")
+    with pytest.raises(Interrupted):
+        go("cut", stop_after=3)
+    assert go("cut", resume="auto")["weights_digest"] == whole["weights_digest"]
