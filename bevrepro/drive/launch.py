@@ -159,7 +159,7 @@ def _unexplained(verb: str, command: list[str], rc: int | None, tail: str) -> Us
         error = UserError(final, "", f"See `{command[0]} -m bevformer {verb} --help`.")
         error.exit_code = 2
         return error
-    if final.startswith(("ModuleNotFoundError", "ImportError")):
+    if final.startswith(("ModuleNotFoundError", "ImportError")) and "bevformer" not in final:
         return MachineError(
             f"{command[0]}: {final.partition(': ')[2]}",
             "The model plane runs in this interpreter and needs that package there.",

@@ -67,6 +67,11 @@ def test_missing_package_is_a_machine_error(verb):
     assert "no_such_torch" in caught.value.seen
 
 
+def test_mistake_in_our_own_imports_is_not_blamed_on_the_machine(verb):
+    with pytest.raises(ChildError, match="cannot import name"):
+        verb("from bevformer import no_such_thing")
+
+
 def test_wrong_usage_is_exit_code_two(verb):
     with pytest.raises(UserError) as caught:
         verb("import argparse; argparse.ArgumentParser().parse_args(['--nope'])")
