@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bevrepro.core.finding import Severity
-from bevrepro.core.machine import Machine
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one check says about one machine."""
+    """What one check says about one record."""
 
     severity: Severity
     seen: str
@@ -20,13 +20,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look at. `judge` yields nothing where all is well or where nothing is known."""
+    """One thing to look at. `judge` yields nothing where all is well or where nothing is known.
+
+    It takes the record of its family: a Machine, or what a probe made of a path (`registry.PATH_CHECKS`).
+    """
 
     id: str  # stable
     family: str
     looks_at: str
-    why: str  # what it leads to, the same on every machine
-    judge: Callable[[Machine], Iterator[Verdict]]
+    why: str  # what it leads to, the same everywhere
+    judge: Callable[[Any], Iterator[Verdict]]
     links: tuple[str, ...] = ()
 
 

@@ -1,6 +1,6 @@
 """Every check, in the order in which the report tells them. A new family is one more line here."""
 
-from bevrepro.doctor import cpu, cuda, fuse, host, python, torch
+from bevrepro.doctor import ckpt, config, cpu, cuda, data, env, fuse, host, metrics, python, torch
 from bevrepro.doctor.check import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -12,3 +12,12 @@ CHECKS: tuple[Check, ...] = (
     *torch.CHECKS,
 )
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(check.family for check in CHECKS))
+# Families that look at a path: `bevrepro doctor FAMILY PATH`. Their findings carry the family's name.
+PATH_CHECKS: dict[str, tuple[Check, ...]] = {
+    "data": data.CHECKS,
+    "ckpt": ckpt.CHECKS,
+    "config": config.CHECKS,
+    "metrics": metrics.CHECKS,
+    "env": env.CHECKS,
+}
+ALL_CHECKS: tuple[Check, ...] = (*CHECKS, *(check for group in PATH_CHECKS.values() for check in group))
