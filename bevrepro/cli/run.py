@@ -88,9 +88,16 @@ def train(
 def evaluate(
     context: Context,
     config: Config,
-    checkpoint: Annotated[Path, Argument(metavar="CKPT", help="A .pth file.")],
-    infos: InfosPath,
+    checkpoint: Annotated[Path | None, Argument(metavar="CKPT", help="A .pth file.")] = None,
+    infos: Annotated[
+        Path | None,
+        Option("--infos", help="A file from `bevrepro data prepare`, or the folder that holds both."),
+    ] = None,
     data_root: Roots = None,
+    describe: Annotated[
+        bool,
+        Option("--describe", help="Say what CONFIG is - parameters, keys, sizes, memory - and run nothing."),
+    ] = False,
     split: Annotated[str, Option("--split", metavar="train|val", help="Which file of --infos.")] = "val",
     subset: Annotated[
         list[str] | None,
@@ -111,6 +118,11 @@ def evaluate(
 
     Leaves results_nusc.json, eval.json and the devkit's metrics_summary.json in the folder.
     """
+    if describe:
+        _describe(context, config, checkpoint, cfg_options, as_json)
+        return
+    if checkpoint is None or infos is None:
+        raise BadParameter("CKPT and --infos are needed, except with --describe")
     argv: list[Any] = [config, checkpoint, *_data(data_root, infos), "--split", split, "--eval", metric]
     for name in subset or []:
         argv += ["--subset", name]
@@ -187,6 +199,31 @@ def demo(
     narrator = Narrator()
     summary = run_demo(Demo(out, steps, seed, usable_gpus()), _invoke, narrator)
     narrator.close(summary)
+
+
+def _describe(
+    context: Context, config: str, checkpoint: Path | None, cfg_options: list[str] | None, as_json: bool
+) -> None:
+    """`eval --describe`: everything else that eval takes is refused, none of it would do anything."""
+    if checkpoint is not None and cfg_options and "=" in str(checkpoint):
+        context.args.insert(0, str(checkpoint))  # `--cfg-options a=1 b=2`: typer took b=2 for CKPT
+        checkpoint = None
+    allowed = {"config", "checkpoint", "describe", "cfg_options", "as_json"}
+    given = {name for name in context.params if _from_command_line(context, name)}
+    if checkpoint is not None or given - allowed:
+        raise BadParameter("--describe takes CONFIG, --cfg-options and --json only")
+    result = _run("describe", [config, *_common(None, cfg_options, context)])
+    if as_json:
+        _print_json(result)
+        return
+    from bevrepro.cli.describe_view import description
+
+    print("\n".join(description(result)))
+
+
+def _from_command_line(context: Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _invoke(argv: list[str]) -> int:

@@ -4,7 +4,7 @@ import errno
 import importlib
 import os
 import sys
-from typing import List
+from typing import List, Optional
 
 from .errors import ConfigError, DiskError, UserError
 from .talk import Talk
@@ -14,6 +14,8 @@ VERBS = {  # verb -> module with `main(argv, talk) -> exit code`
     "prepare": "bevformer.data.prepare",
     "train": "bevformer.train",
     "eval": "bevformer.evaluate",
+    "describe": "bevformer.describe",
+    "bench": "bevformer.bench",
     "viz": "bevformer.viz",
     "store": "bevformer.data.store_main",
 }
@@ -27,10 +29,10 @@ def run(argv: List[str], talk: Talk) -> int:
     return int(importlib.import_module(VERBS[argv[0]]).main(argv[1:], talk) or 0)
 
 
-def main() -> int:
+def main(argv: Optional[List[str]] = None) -> int:
     talk = Talk.from_environment()
     try:
-        return run(sys.argv[1:], talk)
+        return run(sys.argv[1:] if argv is None else argv, talk)
     except UserError as error:
         if os.environ.get("BEVREPRO_DEBUG") == "1":
             raise

@@ -129,6 +129,12 @@ class Visibility:
     index: Tuple[Tensor, ...]
     counts_BQ: Tensor
 
+    def to(self, device: torch.device) -> "Visibility":
+        index = tuple(queries.to(device) for queries in self.index)
+        return Visibility(
+            self.points_BNQZ2.to(device), self.seen_BNQ.to(device), index, self.counts_BQ.to(device)
+        )
+
 
 class DeformableAttention3D(nn.Module):
     """Parameters of the sampling in the cameras; the output projection belongs to the caller."""

@@ -53,10 +53,14 @@ class BEVFormerHead(nn.Module):
     def forward(
         self, levels: Sequence[Tensor], metas: Sequence[FrameMeta], prev_bev_BQC: Optional[Tensor]
     ) -> HeadOutputs:
-        bev = self.bev(levels, metas, prev_bev_BQC)
-        queries, codes = self.transformer.decode(bev, self.query_embedding.weight, self.reg_branches)
+        return self.outputs(self.bev(levels, metas, prev_bev_BQC))
+
+    def outputs(self, bev_BQC: Tensor) -> HeadOutputs:
+        """Classes and boxes from a BEV map, of every decoder layer."""
+        queries, codes = self.transformer.decode(bev_BQC, self.query_embedding.weight, self.reg_branches)
         logits = tuple(branch(query) for branch, query in zip(self.cls_branches, queries))
-        return HeadOutputs(bev, logits, tuple(scale_centres(code, self.config.pc_range_m) for code in codes))
+        centred = tuple(scale_centres(code, self.config.pc_range_m) for code in codes)
+        return HeadOutputs(bev_BQC, logits, centred)
 
     def decode(self, outputs: HeadOutputs) -> List[Detections]:
         return [

@@ -70,11 +70,11 @@ class PerceptionTransformer(nn.Module):
         features, shapes = self.flatten_features(levels)
         can_bus = bev_query_QC.new_tensor(np.stack([meta.can_bus_18 for meta in metas]))
         query = bev_query_QC + self.can_bus_mlp(can_bus)[:, None]
-        points = geometry.pillar_points(
-            grid.bev_h, grid.bev_w, grid.num_points_in_pillar, pc_range, query.device
-        )
+        # The number of visible queries decides shapes: on the meta device, which has none, the CPU counts.
+        place = torch.device("cpu") if query.device.type == "meta" else query.device
+        points = geometry.pillar_points(grid.bev_h, grid.bev_w, grid.num_points_in_pillar, pc_range, place)
         reference = geometry.reference_2d(grid.bev_h, grid.bev_w, query.device, query.dtype)
-        visible = geometry.visibility(points, metas)
+        visible = geometry.visibility(points, metas).to(query.device)
         history = self._history(prev_bev_BQC, query, metas)
         bev: Tensor = self.encoder(query, position_QC, reference, history, features, shapes, visible)
         return bev

@@ -75,8 +75,12 @@ def scale(image: np.ndarray, factor: float) -> np.ndarray:
     """OpenCV's bilinear; the size is rounded down."""
     if factor == 1.0:
         return image
-    height, width = image.shape[:2]
-    return cv2.resize(image, (int(width * factor), int(height * factor)), interpolation=cv2.INTER_LINEAR)
+    height, width = scaled_hw(image.shape[:2], factor)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def scaled_hw(hw: Tuple[int, int], factor: float) -> Tuple[int, int]:
+    return int(hw[0] * factor), int(hw[1] * factor)
 
 
 def padded_planes(images: Sequence[np.ndarray], divisor: int) -> np.ndarray:
