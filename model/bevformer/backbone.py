@@ -3,7 +3,7 @@
 Keys as in mmdet's ResNet: conv1, bn1, layer1..layer4.
 """
 
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +12,24 @@ from torch.utils.checkpoint import checkpoint
 from .config import BackboneConfig
 from .errors import ConfigError
 from .micro_backbone import MicroBackbone
-from .ops.modulated_conv import ModulatedDeformConv
+from .ops.dcn_layer import ModulatedDeformConv
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with a residual.  pytorch style strides in the 3x3, caffe style in the first 1x1."""
+    """1x1, 3x3, 1x1 with a residual.  pytorch style strides in the 3x3, caffe style in the first 1x1.
 
-    def __init__(self, in_channels: int, planes: int, stride: int, caffe: bool, dcn: bool) -> None:
+    dcn: the backend of DCNv2 in the 3x3, None for an ordinary convolution.
+    """
+
+    def __init__(self, in_channels: int, planes: int, stride: int, caffe: bool, dcn: Optional[str]) -> None:
         super().__init__()
         stride1, stride2 = (stride, 1) if caffe else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, planes, 1, stride=stride1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2: nn.Module = (
-            ModulatedDeformConv(planes, planes, stride2)
+            ModulatedDeformConv(planes, planes, stride2, backend=dcn)
             if dcn
             else nn.Conv2d(planes, planes, 3, stride=stride2, padding=1, bias=False)
         )
@@ -71,7 +74,13 @@ class ResNet(nn.Module):
             for index in range(count):
                 stride = 2 if index == 0 and stage > 0 else 1
                 blocks.append(
-                    Bottleneck(channels, planes, stride, config.style == "caffe", stage in config.dcn_stages)
+                    Bottleneck(
+                        channels,
+                        planes,
+                        stride,
+                        caffe=config.style == "caffe",
+                        dcn=config.dcn_backend if stage in config.dcn_stages else None,
+                    )
                 )
                 channels = planes * 4
             setattr(self, "layer%d" % (stage + 1), nn.Sequential(*blocks))

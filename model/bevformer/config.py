@@ -25,6 +25,7 @@ class BackboneConfig:
     out_stages: Tuple[int, ...] = (3,)
     frozen_stages: int = 1
     checkpoint_blocks: bool = False
+    dcn_backend: str = "auto"  # reference, torchvision or mmcv: see ops/dcn_backends.py
     widths: Tuple[int, ...] = ()
 
 
@@ -234,6 +235,8 @@ def _parse(text: str, old: Any, path: str) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
+    if isinstance(old, bool) and text.lower() in ("true", "false"):
+        value = text.lower() == "true"
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(old, float) and type(value) is int:

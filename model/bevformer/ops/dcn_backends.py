@@ -88,6 +88,8 @@ def choose(name: str, device_type: str) -> Tuple[str, Operator]:
 
     A wrong explicit choice raises; `auto` passes over what is not installed and warns of what is broken.
     """
+    if device_type == "meta":  # shapes only: nothing to compare
+        return "reference", modulated_deform_conv
     if name != "auto":
         return name, load(name, device_type)
     for candidate in ("mmcv", "torchvision"):

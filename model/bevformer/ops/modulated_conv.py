@@ -5,7 +5,7 @@ B batch, C channels in, O channels out, K taps (row-major), h, w output height a
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def modulated_deform_conv(
@@ -36,28 +36,3 @@ def modulated_deform_conv(
         sampled = sampled * mask_BKhw[:, tap : tap + 1]
         out = out + weight_OCkk[:, :, tap // size, tap % size] @ sampled.flatten(2)
     return out.view(B, -1, h, w)
-
-
-class ModulatedDeformConv(nn.Module):
-    """3x3 DCNv2 with its own offset branch; keys `weight`, `conv_offset.{weight,bias}` as in mmcv."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.stride, self.dilation = stride, dilation
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        self.conv_offset = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=dilation, dilation=dilation)
-        nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        both = self.conv_offset(x_BCHW)
-        return modulated_deform_conv(
-            x_BCHW,
-            both[:, :18],
-            both[:, 18:].sigmoid(),
-            self.weight,
-            self.stride,
-            self.dilation,
-            self.dilation,
-        )
