@@ -1,15 +1,13 @@
 """The doctor's report for a terminal: a line per family, its findings below, one sentence at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bevrepro.core.finding import Finding, Severity
-from bevrepro.core.machine import Machine
-from bevrepro.doctor.registry import FAMILIES
-from bevrepro.doctor.summary import NOTHING_KNOWN, summarise
+from bevrepro.doctor.summary import NOTHING_KNOWN
 
 ORDER = (Severity.FAIL, Severity.WARN, Severity.INFO)
 STYLES = {Severity.FAIL: "bold red", Severity.WARN: "bold yellow", Severity.INFO: "bold blue"}
@@ -19,15 +17,12 @@ ASCII = str.maketrans({"✓": "+", "✗": "x"})  # for terminals that are not UT
 INDENT = " " * 12  # where the findings' text begins
 
 
-def print_report(
-    machine: Machine, findings: Sequence[Finding], title: str = "this machine", console: Console | None = None
-) -> None:
-    """Print to stdout (or `console`)."""
-    console = console or Console(highlight=False)
-    lines = summarise(machine)
+def print_report(lines: Mapping[str, str], findings: Sequence[Finding], title: str) -> None:
+    """Print to stdout. `lines`: family -> what it is, in the report's order."""
+    console = Console(highlight=False)
     console.print(Text(f"bevrepro doctor: {title}", style="bold"))
-    for family in FAMILIES:
-        _print_family(console, family, lines[family], [each for each in findings if each.family == family])
+    for family, line in lines.items():
+        _print_family(console, family, line, [each for each in findings if each.family == family])
     console.print(closing_line(findings, _shown(console, MARKS[Severity.FAIL])))
 
 
@@ -53,7 +48,7 @@ def _print_family(console: Console, family: str, line: str, findings: Sequence[F
     row.add_row(Text(_shown(console, mark), style), Text(family, "bold"), Text(line))
     console.print(row)
     for finding in sorted(findings, key=lambda each: ORDER.index(each.severity)):
-        _print_finding(console, finding)
+        print_finding(console, finding)
 
 
 def _shown(console: Console, mark: str) -> str:
@@ -68,7 +63,8 @@ def _family_mark(line: str, findings: Sequence[Finding]) -> tuple[str, str]:
     return UNKNOWN if line == NOTHING_KNOWN else GOOD
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
+def print_finding(console: Console, finding: Finding) -> None:
+    """What was seen, why it matters, what to do; commands as they can be pasted."""
     row = _grid(9, 1)
     text = Text(f"{finding.seen} ")
     text.append(f"[{finding.id}]", "dim")

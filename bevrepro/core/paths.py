@@ -29,6 +29,11 @@ def state_dir() -> Path:
     return _user_dir("BEVREPRO_STATE", "XDG_STATE_HOME", ".local/state")
 
 
+def config_dir() -> Path:
+    """The user's own settings: the script that `doctor --fix` writes. $BEVREPRO_CONFIG or the XDG folder."""
+    return _user_dir("BEVREPRO_CONFIG", "XDG_CONFIG_HOME", ".config")
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """Write the whole file or nothing: temporary name beside it, fsync, rename. DiskError when it cannot."""
     atomic_write_bytes(path, text.encode("utf-8"))
