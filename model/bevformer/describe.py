@@ -9,7 +9,8 @@ guessed: the forward pass up to the BEV map runs on the meta device, decoder and
 
 import argparse
 import copy
-from typing import Any, Dict, List, Sequence, Tuple
+import functools
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from .config import Config, override
 from .detector import BEVFormer, build_model
 from .losses import detection_losses
 from .nominal import ImageSize, image_size, nominal_meta, nominal_truth
+from .ops.dcn_backends import choose
+from .ops.dcn_layer import ModulatedDeformConv
 from .saved import SavedBytes
 from .talk import Talk
 
@@ -119,6 +122,7 @@ def memory_table(model: nn.Module, saved: Dict[str, int], batch: int) -> Dict[st
     return dict(
         rows,
         total_gib=sum(rows.values()),
+        dcn_backend=dcn_backend(model),
         saved_by_part_gib={label: size / GIB for label, size in saved.items()},
         samples=batch,
         measured=MEASURED,
@@ -135,6 +139,7 @@ def measure_saved(
     saved = SavedBytes(model, ghost)
     watch_parts(saved, model)
     watch_parts(saved, ghost)
+    place_dcn(ghost, dcn_backend(model))
     metas = [nominal_meta(size)] * batch
     truths = [nominal_truth(classes=config.head.num_classes)] * batch
     images = torch.empty(batch, config.transformer.num_cams, 3, *size.padded_hw, device="meta")
@@ -149,6 +154,37 @@ def measure_saved(
     del losses
     saved.unwatch()
     return [(level.shape[-2], level.shape[-1]) for level in levels], saved.by_label
+
+
+def dcn_backend(model: nn.Module) -> Optional[str]:
+    """The operator that DCNv2 layers would run on this machine's device; None without such layers."""
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    backends = {m.backend for m in model.modules() if isinstance(m, ModulatedDeformConv)}
+    return choose(backends.pop(), device_type)[0] if backends else None
+
+
+class _InputsSaved(torch.autograd.Function):
+    """The shapes and saved tensors of mmcv's and torchvision's compiled DCNv2, which keep their inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:  # type: ignore
+        ctx.save_for_backward(x, offset, mask, weight)
+        return x.new_empty(len(x), len(weight), mask.shape[-2], mask.shape[-1])
+
+
+def _fused_forward(layer: ModulatedDeformConv, x_BCHW: Tensor) -> Tensor:
+    both = layer.conv_offset(x_BCHW)
+    out: Tensor = _InputsSaved.apply(x_BCHW, both[:, :18], both[:, 18:].sigmoid(), layer.weight)
+    return out
+
+
+def place_dcn(ghost: nn.Module, backend: Optional[str]) -> None:
+    """Let DCNv2 layers on the meta device save what `backend` saves; compiled operators cannot run there."""
+    for layer in ghost.modules():
+        if isinstance(layer, ModulatedDeformConv):
+            layer.backend = "reference"
+            if backend != "reference":
+                layer.forward = functools.partial(_fused_forward, layer)  # type: ignore[method-assign]
 
 
 def watch_parts(saved: SavedBytes, model: BEVFormer) -> None:

@@ -21,7 +21,7 @@ RESULT = {
     "bev": {"h": 50, "w": 50, "cell_y_m": 2.048, "cell_x_m": 2.048},
     "memory": {
         "weights_gib": 0.125, "gradients_gib": 0.124, "optimizer_gib": 0.248, "saved_gib": 2.5,
-        "total_gib": 2.997, "saved_by_part_gib": {"neck": 0.002}, "samples": 1,
+        "total_gib": 2.997, "saved_by_part_gib": {"neck": 0.002}, "samples": 1, "dcn_backend": None,
         "measured": "How.", "not_included": "What not.",
     },
 }  # fmt: skip
