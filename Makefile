@@ -8,7 +8,7 @@ ARGS ?=
 FORMATTED := bevrepro model tests envs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format lock lock-check gpu-check clean
+.PHONY: help venv demo test lint format docs lock lock-check gpu-check clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: venv  ## Check style (ruff) and types (mypy)
 format: venv  ## Rewrite the code in the agreed format
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format $(FORMATTED)
+
+docs: venv  ## Write docs/checks.md again, from the doctor's checks
+	@$(VENV)/bevrepro doctor --list --format markdown > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
 
 lock: venv  ## Resolve envs/targets/*.toml again into envs/locks/
 	@$(VENV)/python envs/lock.py $(ARGS)

@@ -27,11 +27,16 @@ def mentions():
 def find(words):
     """(the command, its name, the words left) at the end of the sub-commands."""
     command, name = get_command(app), "bevrepro"
-    while words and hasattr(command, "commands"):
+    while words and hasattr(command, "commands") and not (works_alone(command) and words[0].startswith("-")):
         assert words[0] in command.commands, f"`{name}` has no `{words[0]}`"
         command, name, words = command.commands[words[0]], f"{name} {words[0]}", words[1:]
-    assert not hasattr(command, "commands"), f"`{name}` needs a sub-command"
+    assert not hasattr(command, "commands") or works_alone(command), f"`{name}` needs a sub-command"
     return command, name, words
+
+
+def works_alone(command):
+    """A group that does something without a sub-command, as `doctor` does."""
+    return command.invoke_without_command and command.name != "bevrepro"
 
 
 def arguments_taken(command, words):
@@ -67,10 +72,11 @@ def test_the_command_that_is_mentioned_exists(words):
 
 
 def leaves(command, name):
-    """The full names of all commands that have no sub-commands."""
+    """The full names of all commands that have no sub-commands or work without one."""
     if not hasattr(command, "commands"):
         return [name]
-    return [leaf for sub in command.commands for leaf in leaves(command.commands[sub], f"{name} {sub}")]
+    found = [leaf for sub in command.commands for leaf in leaves(command.commands[sub], f"{name} {sub}")]
+    return [name, *found] if works_alone(command) else found
 
 
 @pytest.mark.parametrize("name", leaves(get_command(app), "bevrepro"))

@@ -12,7 +12,9 @@ from bevrepro.core.codec import from_json, to_json
 from bevrepro.core.errors import DataError
 from bevrepro.core.machine import SCHEMA, Machine
 from bevrepro.core.paths import atomic_write_text
+from bevrepro.core.units import MIB, size
 
+LARGEST_B = 8 * MIB  # a record has some ten KiB
 SHORTEST_NAME = 3  # replacing a user called "u" would spoil every word
 
 
@@ -25,10 +27,10 @@ def load(path: Path) -> Machine:
     """Read a record; DataError when it is none."""
     remedy = "Make one with: bevrepro doctor --record host.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(_read(path, remedy))
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror}", do=remedy) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}", do=remedy) from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else None
@@ -40,6 +42,18 @@ def load(path: Path) -> Machine:
         return from_json(Machine, data)
     except ValueError as error:
         raise DataError(f"{path} does not describe a machine: {error}", do=remedy) from error
+
+
+def _read(path: Path, remedy: str) -> str:
+    """The text, at most `LARGEST_B` of it: what is larger, or endless, is no record."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        what = "a folder" if path.is_dir() else "no ordinary file"
+        raise DataError(f"{path} is {what}, not a record of a machine", do=remedy)
+    with path.open("rb") as file:
+        content = file.read(LARGEST_B + 1)
+    if len(content) > LARGEST_B:
+        raise DataError(f"{path} is larger than {size(LARGEST_B)}: no record of a machine", do=remedy)
+    return content.decode("utf-8")
 
 
 def scrub(data: Any) -> Any:

@@ -37,8 +37,8 @@ def require(name: str, known: Sequence[str]) -> None:
     """ConfigError with near matches where `name` is none of them."""
     if name in known:
         return
-    near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    near = near or [each for each in known if name and name.lower() in each][:3]
+    inside = [each for each in known if name and name.lower() in each]
+    near = tuple(dict.fromkeys((*get_close_matches(name.lower(), known, n=3, cutoff=0.5), *inside)))[:5]
     raise ConfigError(
         f"there is no check or family {name!r} here",
         f"Near it: {', '.join(near)}." if near else "",

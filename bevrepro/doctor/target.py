@@ -46,7 +46,7 @@ class Target:
 
 def names() -> tuple[str, ...]:
     """All targets, in the table's order."""
-    return tuple(row["id"] for row in facts.table(TABLE) if "accelerator" in row)
+    return tuple(row["id"] for row in facts.table(TABLE))
 
 
 def find(name: str) -> Target:
@@ -134,7 +134,7 @@ def _wsl(target: Target, machine: Machine) -> Iterator[Verdict]:
 
 
 def _nccl(target: Target, machine: Machine) -> Iterator[Verdict]:
-    oldest = facts.row(TABLE, "nccl-wsl2")["oldest"]
+    oldest = facts.row("dist", "nccl-wsl")["first_ok"]
     if machine.host.wsl == 2 and older(target.nccl, oldest):
         # A warning: one GPU without a launcher does not need NCCL.
         yield warn(
