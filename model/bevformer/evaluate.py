@@ -16,7 +16,8 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch.utils.data import DataLoader
 
-from .checkpoint import load_checkpoint, write_atomically
+from .atomic import write_atomically
+from .checkpoint import check_finite, load_checkpoint, notes_on
 from .config import Config, from_dict, override, preset
 from .errors import CheckpointError, ConfigError, DataError, DiskError
 from .results import ResultsWriter, format_sample
@@ -68,7 +69,7 @@ def main(argv: Sequence[str], talk: Talk) -> int:
         talk.note(note)
     check_infos(infos, store)
     dataset = NuScenesQueue(infos, store, config, training=False)
-    step = load_model(config, args.checkpoint, device)
+    step = load_model(config, args.checkpoint, device, talk)
     make_folder(args.out)
     path = os.path.join(args.out, "results_nusc.json")
     scoring = None if args.format_only else Scoring(infos, dataset, store, args, talk)
@@ -77,6 +78,8 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     seconds = time.monotonic() - started_s
     talk.note("%d frames in %.1f s on %s; results in %s" % (len(tokens), seconds, device, path))
     scores = scoring.run(path, tokens) if scoring else {}
+    for score in scores.values():
+        score["shift_current_reference"] = config.encoder.shift_current_reference
     if scoring:
         write_atomically(os.path.join(args.out, "eval.json"), json.dumps(scores, indent=2))
     talk.result(
@@ -141,8 +144,8 @@ def choose_device(gpus: int, talk: Talk) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def load_model(config: Config, checkpoint: str, device: torch.device) -> Step:
-    """The model's `step` with the checkpoint's weights.  Raises CheckpointError."""
+def load_model(config: Config, checkpoint: str, device: torch.device, talk: Optional[Talk] = None) -> Step:
+    """The model's `step` with the checkpoint's weights, all of them.  Raises CheckpointError."""
     if checkpoint == "none":
         raise CheckpointError(
             "eval needs a checkpoint, not 'none'",
@@ -152,14 +155,10 @@ def load_model(config: Config, checkpoint: str, device: torch.device) -> Step:
     from .detector import build_model
 
     model = build_model(config)
-    load_checkpoint(checkpoint, model)
-    broken = [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]
-    if broken:
-        raise CheckpointError(
-            "%d weights of %s are not finite numbers, first %s" % (len(broken), checkpoint, broken[0]),
-            "The training had diverged when it was saved.",
-            "Evaluate an earlier checkpoint.",
-        )
+    meta = load_checkpoint(checkpoint, model)["meta"]
+    check_finite(model.state_dict(), checkpoint)
+    for note in notes_on(checkpoint, meta, config) if talk else ():
+        talk.note(note)
     step: Step = model.to(device).eval().step
     return step
 

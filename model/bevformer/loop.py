@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .checkpoint import link_latest, save_checkpoint
+from .atomic import link_latest
+from .checkpoint import save_checkpoint
 from .config import ScheduleConfig
 from .errors import DataError, Diverged, UserError
 from .optim import clip_gradients, lr_factor, set_lr

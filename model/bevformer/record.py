@@ -8,29 +8,17 @@ import platform
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
 
 from . import __version__
-from .checkpoint import write_atomically
+from .atomic import write_atomically
 from .config import Config, to_dict
+from .ledger import fidelity_ledger
 from .loop import Outcome
 from .runstate import DataOrder, Options
-
-# What a departure from the recipe does to the result, mildest first (DESIGN.md, the fidelity ledger).
-IDENTICAL, ROUNDING, STATISTICS, CHANGES = (
-    "identical",
-    "equal up to rounding",
-    "same statistics",
-    "changes the result",
-)
-
-
-def ledger_entry(what: str, effect: str, why: str) -> Dict[str, str]:
-    """One line of the fidelity ledger: what differs from the recipe, its effect on the result, and why."""
-    return {"what": what, "effect": effect, "why": why}
 
 
 def now_text() -> str:
@@ -152,9 +140,10 @@ class RunKeeper:
         device: torch.device,
         first_step: int,
         total: int,
+        init: Optional[Dict[str, Any]] = None,
     ) -> None:
         self.path = os.path.join(options.work_dir, "run.json")
-        self.work_dir, self.ledger = options.work_dir, fidelity_ledger(config, options, device)
+        self.work_dir, self.ledger = options.work_dir, fidelity_ledger(config, options, device, init)
         self._start_s = time.monotonic()
         self._session: Dict[str, Any] = {
             "command": [sys.executable, "-m", "bevformer"] + list(options.command),
@@ -177,6 +166,7 @@ class RunKeeper:
             "total_steps": total,
             "effective_batch": order.batch,
             "code": git_commit(),
+            "init_from": init,
             "ledger": self.ledger,
             "sessions": list(self._earlier.get("sessions") or []) + [self._session],
         }
@@ -206,37 +196,3 @@ class RunKeeper:
         self._record.update(result)
         self.write("finished")
         return dict(result, work_dir=self.work_dir, run=self.path)
-
-
-def fidelity_ledger(config: Config, options: Options, device: torch.device) -> List[Dict[str, str]]:
-    """Every departure of this run from its recipe."""
-    schedule, entries = config.schedule, []
-    if schedule.world_size > 1:
-        entries.append(
-            ledger_entry(
-                "batch of %d instead of %d"
-                % (schedule.samples_per_gpu, schedule.samples_per_gpu * schedule.world_size),
-                CHANGES,
-                "the recipe asks for %d devices and this is one; emulating them comes with issue 7"
-                % schedule.world_size,
-            )
-        )
-    if schedule.fp16_loss_scale:
-        entries.append(ledger_entry("fp32 instead of fp16", STATISTICS, "mixed precision comes with issue 7"))
-    if config.backbone.kind == "resnet":
-        entries.append(
-            ledger_entry(
-                "backbone starts from random weights",
-                CHANGES,
-                "loading initial weights comes with issue 7",
-            )
-        )
-    if options.deterministic and device.type == "cuda":
-        entries.append(
-            ledger_entry(
-                "not bit for bit in spite of --deterministic",
-                ROUNDING,
-                "the backward pass of grid_sample has no deterministic CUDA version",
-            )
-        )
-    return entries

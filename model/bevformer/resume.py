@@ -10,7 +10,9 @@ import torch
 from .checkpoint import load_checkpoint
 from .config import Config, to_dict
 from .errors import CheckpointError, ConfigError, DataError
+from .init_weights import file_digest
 from .runstate import Options
+from .talk import Talk
 
 
 def find_resume(options: Options) -> Optional[Dict[str, Any]]:
@@ -42,7 +44,7 @@ def check_resumed(resumed: Optional[Dict[str, Any]], config: Config, options: Op
     if resumed is None:
         return options.seed or 0
     meta = resumed["meta"]
-    if "optimizer" not in resumed or "iter" not in meta or "config" not in meta:
+    if "optimizer" not in resumed or not {"iter", "config"} <= set(meta):
         raise CheckpointError(
             "%s holds weights, but not where its training stood" % options.resume,
             "A run can only go on from a checkpoint that `train` wrote.",
@@ -72,7 +74,7 @@ def check_resumed(resumed: Optional[Dict[str, Any]], config: Config, options: Op
 
 def _stored_config(meta: Dict[str, Any]) -> Dict[str, Any]:
     try:
-        stored = json.loads(meta["config"])
+        stored = json.loads(meta.get("config_json") or meta["config"])
     except (TypeError, ValueError):
         stored = None
     if not isinstance(stored, dict):
@@ -82,6 +84,30 @@ def _stored_config(meta: Dict[str, Any]) -> Dict[str, Any]:
             "Its weights can be evaluated; training can only go on from our own files.",
         )
     return stored
+
+
+def resumed_init(resumed: Dict[str, Any], options: Options, talk: Talk) -> Optional[Dict[str, Any]]:
+    """The record of the initial weights of the run that goes on.
+
+    A run that is resumed has its weights: --init-from is not read again, and refused when it names a file
+    that the run did not start from.
+    """
+    init: Optional[Dict[str, Any]] = resumed["meta"].get("init_from")
+    if options.init_from is None:
+        return init
+    there = os.path.isfile(options.init_from)  # it may be gone by now: nothing is read from it
+    same = init is not None and (
+        file_digest(options.init_from) == init["sha256"] if there else options.init_from == init["path"]
+    )
+    if not same:
+        raise ConfigError(
+            "--init-from %s, but the run in %s started from %s"
+            % (options.init_from, options.work_dir, init["path"] if init else "random weights"),
+            "The result would be neither the one nor the other.",
+            "Leave --init-from out, or start afresh in another --work-dir.",
+        )
+    talk.note("Going on with the run in %s: --init-from was used when it began." % options.work_dir)
+    return init
 
 
 def config_difference(then: Any, now: Any, path: str = "") -> List[str]:

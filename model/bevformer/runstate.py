@@ -25,6 +25,8 @@ class Options:
     seed: Optional[int] = None
     gpus: int = 0
     resume: Optional[str] = None  # "auto" or a file
+    init_from: Optional[str] = None  # initial weights of a fresh run
+    allow_partial_init: bool = False
     deterministic: bool = False
     infos_digest: str = ""
     command: Sequence[str] = ()

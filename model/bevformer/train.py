@@ -16,12 +16,14 @@ import torch
 from torch import nn
 
 from . import record
-from .checkpoint import load_weights, write_atomically
+from .atomic import write_atomically
+from .checkpoint import load_weights
 from .config import Config, override, to_dict
 from .errors import ConfigError, DataError, Diverged
+from .init_weights import initialise
 from .loop import Interrupted, Saver, train_loop
 from .optim import build_optimizer
-from .resume import check_resumed, find_resume, restore_optimizer
+from .resume import check_resumed, find_resume, restore_optimizer, resumed_init
 from .runstate import DataOrder, Options, seed_weights
 from .talk import Talk
 from .trainlog import TrainLog
@@ -54,6 +56,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="auto|FILE",
         help="auto: from latest.pth in the work folder when there is one",
     )
+    parser.add_argument(
+        "--init-from",
+        metavar="FILE",
+        help="initial weights of a fresh run: ImageNet or FCOS3D weights of the backbone, or a detector",
+    )
+    parser.add_argument(
+        "--allow-partial-init", action="store_true", help="start although parts of the backbone stay random"
+    )
     parser.add_argument("--no-validate", action="store_true", help="do not remind of the evaluation")
     parser.add_argument("--deterministic", action="store_true", help="only kernels that repeat bit for bit")
     args = parser.parse_args(argv)
@@ -61,6 +71,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--seed has to be in 0 .. 2**32 - 1")
     if args.resume and args.resume_from:
         parser.error("give --resume or --resume-from, not both")
+    if args.resume_from and args.init_from:
+        parser.error(
+            "--resume-from goes on with a run and its weights; --init-from begins one: give one of them"
+        )
+    if args.allow_partial_init and not args.init_from:
+        parser.error("--allow-partial-init is about the file of --init-from")
     return args
 
 
@@ -85,9 +101,11 @@ def main(argv: Sequence[str], talk: Talk) -> int:
         args.seed,
         args.gpus,
         args.resume or args.resume_from,
-        args.deterministic,
-        record.infos_digest(infos.infos),
-        ["train"] + list(argv),
+        deterministic=args.deterministic,
+        infos_digest=record.infos_digest(infos.infos),
+        command=["train"] + list(argv),
+        init_from=args.init_from,
+        allow_partial_init=args.allow_partial_init,
     )
     result = run(config, dataset, options, talk)
     if not args.no_validate:
@@ -156,11 +174,38 @@ def run(
         require_repeatable_kernels()
     seed_weights(seed)
     model = build(config).to(device)
+    init: Optional[Dict[str, Any]] = None
     if resumed is not None:
+        init = resumed_init(resumed, options, talk)
         load_weights(model, resumed["state_dict"], str(options.resume))
+    elif options.init_from:
+        report = initialise(model, options.init_from, options.allow_partial_init)
+        talk.note(report.sentence())
+        init = report.record()
     optimizer = build_optimizer(model, config.schedule)
     first_step = restore_optimizer(optimizer, resumed)
-    return _train(config, dataset, options, order, model, optimizer, first_step, device, talk)
+    return _train(config, dataset, options, order, model, optimizer, first_step, device, talk, init)
+
+
+def checkpoint_meta(
+    config: Config, seed: int, infos_digest: str, init: Optional[Dict[str, Any]]
+) -> Dict[str, Any]:
+    """What stands in a checkpoint's meta besides epoch, iter and time.
+
+    The fields of mmcv's come first; `config` is Python text, which mmcv reads back when it resumes.
+    """
+    return {
+        "seed": seed,
+        "config": "\n".join("%s = %r" % item for item in to_dict(config).items()) + "\n",
+        "exp_name": config.name,
+        "CLASSES": list(CLASSES),
+        "PALETTE": None,
+        "hook_msgs": {},
+        "config_json": json.dumps(to_dict(config)),
+        "infos_digest": infos_digest,
+        "init_from": init,
+        "bevformer_version": record.versions()["bevformer"],
+    }
 
 
 def _train(
@@ -173,6 +218,7 @@ def _train(
     first_step: int,
     device: torch.device,
     talk: Talk,
+    init: Optional[Dict[str, Any]],
 ) -> Dict[str, Any]:
     """The part of `run` that writes into the work folder."""
     schedule, by_epoch = config.schedule, not config.schedule.max_steps
@@ -180,16 +226,9 @@ def _train(
     os.makedirs(options.work_dir, exist_ok=True)
     config_text = json.dumps(to_dict(config), indent=2)
     write_atomically(os.path.join(options.work_dir, "config.json"), config_text + "\n")
-    meta = {
-        "seed": order.seed,
-        "config": config_text,
-        "exp_name": config.name,
-        "CLASSES": list(CLASSES),
-        "infos_digest": options.infos_digest,
-        "bevformer_version": record.versions()["bevformer"],
-    }
+    meta = checkpoint_meta(config, order.seed, options.infos_digest, init)
     saver = Saver(options.work_dir, meta, by_epoch, order, SAVE_EVERY_STEPS)
-    keeper = record.RunKeeper(config, options, order, device, first_step, total)
+    keeper = record.RunKeeper(config, options, order, device, first_step, total, init)
     for entry in keeper.ledger:
         talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))
     log = TrainLog(options.work_dir, LOG_EVERY[by_epoch], total, order.steps_per_epoch, by_epoch, first_step)

@@ -1,0 +1,54 @@
+"""The fidelity ledger: every departure of a run from its recipe, and what it does to the result."""
+
+from typing import Any, Dict, List, Mapping, Optional
+
+import torch
+
+from .config import Config
+from .init_weights import departures
+from .runstate import Options
+
+# Mildest first (DESIGN.md).
+IDENTICAL, ROUNDING, STATISTICS, CHANGES = (
+    "identical",
+    "equal up to rounding",
+    "same statistics",
+    "changes the result",
+)
+
+
+def ledger_entry(what: str, effect: str, why: str) -> Dict[str, str]:
+    """One line: what differs from the recipe, its effect on the result, and why."""
+    return {"what": what, "effect": effect, "why": why}
+
+
+def fidelity_ledger(
+    config: Config, options: Options, device: torch.device, init: Optional[Mapping[str, Any]] = None
+) -> List[Dict[str, str]]:
+    """Every departure of this run from its recipe.  `init`: the record of its initial weights, if any."""
+    schedule, entries = config.schedule, []
+    if schedule.world_size > 1:
+        entries.append(
+            ledger_entry(
+                "batch of %d instead of %d"
+                % (schedule.samples_per_gpu, schedule.samples_per_gpu * schedule.world_size),
+                CHANGES,
+                "the recipe asks for %d devices and this is one; emulating them comes with issue 7"
+                % schedule.world_size,
+            )
+        )
+    if schedule.fp16_loss_scale:
+        entries.append(ledger_entry("fp32 instead of fp16", STATISTICS, "mixed precision comes with issue 7"))
+    entries += [
+        ledger_entry(what, CHANGES if changes else STATISTICS, why)
+        for what, changes, why in departures(config, init)
+    ]
+    if options.deterministic and device.type == "cuda":
+        entries.append(
+            ledger_entry(
+                "not bit for bit in spite of --deterministic",
+                ROUNDING,
+                "the backward pass of grid_sample has no deterministic CUDA version",
+            )
+        )
+    return entries

@@ -1,0 +1,233 @@
+"""Files that are broken, foreign or meant to do harm: a sentence, and nothing executed."""
+
+import os
+import pickle
+import subprocess
+import tarfile
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from bevformer import checkpoint_read
+from bevformer.checkpoint import load_checkpoint, save_checkpoint
+from bevformer.checkpoint_scan import Described, scan
+from bevformer.errors import CheckpointError
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A good checkpoint of one 4-vector to be spoilt."""
+    file = tmp_path / "a.pth"
+    torch.save({"meta": {}, "state_dict": {"w": torch.arange(4.0)}}, str(file))
+    return file
+
+
+def rewrite(path, change, compression=zipfile.ZIP_STORED):
+    """The zip again, with `change(name, data) -> data` applied."""
+    with zipfile.ZipFile(path) as archive:
+        parts = [(member.filename, archive.read(member)) for member in archive.infolist()]
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in parts:
+            archive.writestr(name, change(name, data))
+    return str(path)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_truncated_file_is_a_sentence(tmp_path, keep):
+    path = tmp_path / "a.pth"
+    save_checkpoint(str(path), nn.Linear(50, 50))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(CheckpointError, match="truncated"):
+        load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.1, 0.5, 0.99])
+def test_truncated_file_of_the_old_format_is_a_sentence(tmp_path, keep):
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.ones(1000)}, str(path), _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(CheckpointError, match="is broken"):
+        load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "git-lfs"),
+        (b"epoch 24: mAP 0.25\n", "text file.*epoch 24"),
+        (b"cos\nsystem\n(S'touch ran'\ntR.", "text file"),
+        (b"\x80\x02garbage", "broken"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b'\x40\x00\x00\x00\x00\x00\x00\x00{"w":', "safetensors"),
+        (b"PK\x05\x06" + bytes(18), "broken"),
+        (pickle.dumps({"infos": [], "metadata": {}}), "no checkpoint of torch .a dict: infos, metadata"),
+        (pickle.dumps([1, 2], 2), "no checkpoint of torch .a list"),
+    ],
+)
+def test_other_files_are_named_for_what_they_are(tmp_path, content, word):
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=word):
+        load_checkpoint(str(path))
+
+
+def test_archives_are_not_unpacked(tmp_path):
+    with tarfile.open(tmp_path / "a.pth", "w") as archive:
+        archive.add(__file__, "storages")
+    with pytest.raises(CheckpointError, match="tar archive"):
+        load_checkpoint(str(tmp_path / "a.pth"))
+    with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
+        archive.write(__file__, "b/readme.txt")
+    with pytest.raises(CheckpointError, match="no data.pkl"):
+        load_checkpoint(str(tmp_path / "b.pth"))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_program_is_not_run(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(tmp_path / "a.pth"))
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        load_checkpoint(str(tmp_path / "a.pth"))
+
+
+def test_missing_file_and_folder_list_the_neighbours(tmp_path, path):
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(str(tmp_path / "iter_6.pth"))
+    assert "a.pth" in caught.value.why
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(str(tmp_path))
+    assert "a folder with: a.pth" in caught.value.why
+
+
+def test_unreadable_file_is_a_sentence(path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint_read, "scan", refuse)
+    with pytest.raises(CheckpointError, match="cannot read .*Permission"):
+        load_checkpoint(str(path))
+
+
+class Evil:
+    """Unpickles as a call."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], tuple(self.call[1:])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "function, name", [(os.system, "posix.system"), (eval, "eval"), (subprocess.check_call, "check_call")]
+)
+def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, zipped, function, name):
+    monkeypatch.chdir(tmp_path)
+    word = {"eval": "open('ran', 'w')"}.get(name, "touch ran")
+    content = {"state_dict": {"w": torch.ones(2)}, "meta": {"x": Evil(function, word)}}
+    torch.save(content, "evil.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=name) as caught:
+        load_checkpoint("evil.pth")
+    assert "never run" in caught.value.why and os.listdir(".") == ["evil.pth"]
+
+
+def test_a_whole_model_is_refused_by_its_class(tmp_path):
+    torch.save(nn.Linear(2, 2), str(tmp_path / "a.pth"))
+    with pytest.raises(CheckpointError, match="torch.nn.modules.linear.Linear"):
+        load_checkpoint(str(tmp_path / "a.pth"))
+
+
+def test_changing_a_class_on_the_list_is_refused(path):
+    # GLOBAL torch.nn.parameter Parameter, BUILD (None, {"__len__": 1}): would set an attribute of the class.
+    attack = b"\x80\x02ctorch.nn.parameter\nParameter\n(N}X\x07\x00\x00\x00__len__K\x01stb."
+    rewrite(path, lambda name, data: attack if name.endswith("data.pkl") else data)
+    with pytest.raises(CheckpointError, match="a change to torch.nn.parameter.Parameter"):
+        load_checkpoint(str(path))
+    assert torch.nn.Parameter.__len__ != 1
+
+
+def test_other_codecs_are_refused(tmp_path):
+    import _codecs
+
+    torch.save({"w": torch.ones(1), "x": Evil(_codecs.encode, "a", "rot13")}, str(tmp_path / "a.pth"))
+    with pytest.raises(CheckpointError, match="codec"):
+        load_checkpoint(str(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize("count", [5, 2**20, 2**31 - 1])
+def test_record_that_declares_more_than_it_has_is_refused(path, count):
+    """Older torch reads past the end of such a record."""
+    number = b"J" + count.to_bytes(4, "little")
+
+    def lie(name, data):
+        return data.replace(b"K\x04t", number + b"t", 1).replace(b"K\x04\x85", number + b"\x85", 1)
+
+    with pytest.raises(CheckpointError, match="declares %d bytes and has 16" % (4 * count)):
+        load_checkpoint(rewrite(path, lie))
+
+
+def test_record_that_is_missing_is_refused(path):
+    with pytest.raises(CheckpointError, match="has none"):
+        load_checkpoint(
+            rewrite(path, lambda name, data: data.replace(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x009"))
+        )
+
+
+def test_zip_that_would_expand_a_thousandfold_is_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.zeros(2**21)}, str(path))
+    rewrite(path, lambda name, data: data, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**16
+    with pytest.raises(CheckpointError, match="declare to be"):
+        load_checkpoint(str(path))
+
+
+def test_old_format_that_declares_more_than_the_file_is_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.arange(4.0)}, str(path), _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert b"K\x04N" in data  # number of the storage's elements, then its view
+    path.write_bytes(data.replace(b"K\x04N", b"J\xff\xff\xff\x7fN"))
+    with pytest.raises(CheckpointError, match="declare 8589934588 bytes"):
+        load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"a": 1}, {"state_dict": {"a": 1}}, {"state_dict": {}}, {1: torch.ones(1)}]
+)
+def test_files_without_weights_are_a_sentence(tmp_path, content):
+    torch.save(content, str(tmp_path / "a.pth"))
+    with pytest.raises(CheckpointError, match="holds no weights|holds a list"):
+        load_checkpoint(str(tmp_path / "a.pth"))
+
+
+def test_objects_of_openmmlab_are_left_unread(tmp_path, monkeypatch):
+    """mmengine keeps its message hub beside the weights; its classes are not needed and never loaded."""
+    import sys
+    import types
+
+    package = types.ModuleType("mmengine")
+    package.History = type("History", (), {"__module__": "mmengine", "mean": lambda self: 0})
+    monkeypatch.setitem(sys.modules, "mmengine", package)
+    history = package.History()
+    history.log = [1, 2]
+    torch.save(
+        {"state_dict": {"w": torch.ones(1)}, "message_hub": {"loss": history}}, str(tmp_path / "a.pth")
+    )
+    monkeypatch.delitem(sys.modules, "mmengine")
+    content = load_checkpoint(str(tmp_path / "a.pth"))
+    assert repr(content["message_hub"]["loss"]) == "<not loaded>"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_shapes_are_known_without_loading(tmp_path, zipped):
+    model = nn.Linear(3, 2)
+    content = {"state_dict": model.state_dict(), "half": torch.ones(4).half(), "parameter": model.weight}
+    torch.save(content, str(tmp_path / "a.pth"), _use_new_zipfile_serialization=zipped)
+    seen = scan(str(tmp_path / "a.pth"))
+    assert seen["state_dict"]["weight"] == Described((2, 3), "Float") == seen["parameter"]
+    assert seen["half"] == Described((4,), "Half")
