@@ -58,6 +58,17 @@ def train(
         str | None,
         Option("--resume", metavar="auto|FILE", help="auto: from the work folder's latest.pth, if any."),
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        Option(
+            "--init-from",
+            metavar="FILE",
+            help="Initial weights of a new run: ImageNet or FCOS3D weights of the backbone, or a detector.",
+        ),
+    ] = None,
+    allow_partial_init: Annotated[
+        bool, Option("--allow-partial-init", help="Start although the file does not fit as a whole.")
+    ] = False,
     no_validate: Annotated[bool, Option("--no-validate", help="Do not remind of the evaluation.")] = False,
     deterministic: Annotated[
         bool, Option("--deterministic", help="Only kernels that repeat bit for bit.")
@@ -72,10 +83,15 @@ def train(
     _check_launcher(launcher)
     if resume is not None and resume.startswith("-"):
         raise BadParameter("write --resume auto, or --resume FILE")
+    if init_from and resume_from:
+        raise BadParameter("--resume-from goes on with a run, --init-from begins one: give one of them")
+    if allow_partial_init and not init_from:
+        raise BadParameter("--allow-partial-init is about the file of --init-from")
     argv: list[Any] = [config, *_data(data_root, infos)]
     argv += ["--work-dir", work_dir or Path("work_dirs") / Path(config).stem]
     argv += _common(gpus, cfg_options, context)
     argv += _given("--seed", seed) + _given("--resume-from", resume_from) + _given("--resume", resume)
+    argv += _given("--init-from", init_from) + ["--allow-partial-init"] * allow_partial_init
     argv += ["--no-validate"] * no_validate + ["--deterministic"] * deterministic
     result = _run("train", argv)
     if as_json:

@@ -62,7 +62,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="initial weights of a fresh run: ImageNet or FCOS3D weights of the backbone, or a detector",
     )
     parser.add_argument(
-        "--allow-partial-init", action="store_true", help="start although parts of the backbone stay random"
+        "--allow-partial-init", action="store_true", help="start although the file does not fit as a whole"
     )
     parser.add_argument("--no-validate", action="store_true", help="do not remind of the evaluation")
     parser.add_argument("--deterministic", action="store_true", help="only kernels that repeat bit for bit")

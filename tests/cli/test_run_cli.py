@@ -66,6 +66,17 @@ def test_model_plane_understands_what_train_and_eval_pass_on(run, infos, tmp_pat
     assert evaluate.parse(argv).subset == ["labelled"]
 
 
+def test_initial_weights_are_passed_on_and_not_mixed_with_resuming(run, infos):
+    pytest.importorskip("torch")
+    from bevformer import train
+
+    words = ["train", "bevformer_tiny", "--infos", infos, "--init-from", "r50.pth"]
+    parsed = train.parse(run(*words, "--allow-partial-init", "--resume", "auto")[2])
+    assert (parsed.init_from, parsed.allow_partial_init, parsed.resume) == ("r50.pth", True, "auto")
+    assert run(*words, "--resume-from", "f.pth")[:2] == (2, None)
+    assert run("train", "bevformer_tiny", "--infos", infos, "--allow-partial-init")[:2] == (2, None)
+
+
 def test_work_folder_is_named_after_the_configuration_by_default(run, infos):
     _, _, argv = run("train", "bevformer_micro", "--infos", infos)
     assert argv[argv.index("--work-dir") + 1] == "work_dirs/bevformer_micro"
