@@ -25,6 +25,15 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class LibStdCxx:
+    """The C++ library that the target interpreter would load."""
+
+    path: str
+    glibcxx: str | None = None  # the newest version it offers: "3.4.30"
+    cxxabi: str | None = None
+
+
+@dataclass(frozen=True)
 class Host:
     """Operating system, memory, disks and limits."""
 
@@ -48,6 +57,11 @@ class Host:
     open_files: int | None = None  # soft limit
     disks: tuple[Disk, ...] | None = None
     environment: Mapping[str, str] | None = None  # the variables listed in probe/host.py; absent = unset
+    ports_in_use: tuple[int, ...] | None = None  # of those that launchers take: a server listens there
+    addresses: tuple[str, ...] | None = None  # which of the addresses named in HCCL_IF_IP are this host's
+    shadowing: tuple[str, ...] | None = None  # libraries on LD_LIBRARY_PATH that torch brings along, too
+    has_libgl: bool | None = None  # libGL.so.1, which opencv-python needs
+    libstdcxx: LibStdCxx | None = None
 
     def variable(self, name: str) -> str | None:
         """A recorded environment variable; None where unset, empty or unknown."""
@@ -66,6 +80,16 @@ class Cpu:
 
 
 @dataclass(frozen=True)
+class GpuProcess:
+    """A program that holds memory of a GPU."""
+
+    pid: int
+    memory_mib: int | None = None
+    name: str | None = None  # without its folder
+    own: bool | None = None  # this user's
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One line of nvidia-smi."""
 
@@ -74,6 +98,8 @@ class Gpu:
     memory_free_mib: int | None = None
     capability: str | None = None  # "8.0"
     bus_id: str | None = None
+    pci_path: bool | None = None  # whether /sys/class/pci_bus leads to it, as NCCL looks it up
+    processes: tuple[GpuProcess, ...] | None = None  # asked only where much of its memory is taken
 
 
 @dataclass(frozen=True)
@@ -86,6 +112,8 @@ class Toolkit:
     nvcc: str | None = None  # its path, None where that folder has none
     version: str | None = None  # "12.4"
     max_gcc: int | None = None  # from its own host_config.h
+    headers: bool | None = None  # cusparse.h is there: more than nvcc alone
+    real_path: str | None = None  # where `home` leads, when it is a symbolic link
 
 
 @dataclass(frozen=True)
@@ -121,6 +149,23 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """What compiled libraries say of themselves, read as files."""
+
+    name: str  # "torch", "mmcv/_ext.cpython-38-x86_64-linux-gnu.so"
+    architectures: tuple[str, ...] | None = None  # ("3.7", "8.0"); () where there is no code for GPUs
+    ptx: tuple[str, ...] | None = None
+    gpu_code_b: int | None = None
+    missing: tuple[str, ...] | None = None  # needed libraries that are nowhere: "libcudart.so.10.2"
+    undefined: tuple[str, ...] | None = None  # torch's symbols that this torch lacks, a few of them
+    undefined_count: int | None = None
+    glibcxx: str | None = None  # the newest version that is asked for
+    cxxabi: str | None = None
+    glibc: str | None = None
+    error: str | None = None  # why it could not be read
+
+
+@dataclass(frozen=True)
 class Torch:
     """torch in the target interpreter: from its files, and where asked for from a child that imports it."""
 
@@ -134,6 +179,9 @@ class Torch:
     cuda_available: bool | None = None
     gpu_count: int | None = None
     cpu_capability: str | None = None  # "AVX2"
+    compiled: Compiled | None = None  # its libraries together
+    deleted: tuple[str, ...] | None = None  # libraries that its RECORD lists and that are gone
+    nccl: str | None = None  # "2.10.3", from the library file
 
 
 @dataclass(frozen=True)
@@ -148,11 +196,34 @@ class Python:
     user_site: str | None = None  # its folder, where it is on sys.path; "" where it is not
     packages: tuple[Package, ...] | None = None
     torch: Torch | None = None  # None: not installed (or unknown, where `packages` is None)
+    extensions: tuple[Compiled, ...] | None = None  # of mmcv, mmdet3d, torchvision
+    libgomp: tuple[str, ...] | None = None  # copies inside packages, looked for on aarch64 only
     error: str | None = None  # why the interpreter could not be asked
 
     def package(self, name: str) -> Package | None:
         """The first installed distribution of that normalised name."""
         return next((package for package in self.packages or () if package.name == name), None)
+
+
+@dataclass(frozen=True)
+class Npu:
+    """One device of `npu-smi info`."""
+
+    name: str  # "910B3"
+    health: str | None = None  # "OK"
+    processes: tuple[int, ...] | None = None  # process ids that npu-smi lists on it
+
+
+@dataclass(frozen=True)
+class Ascend:
+    """NPUs, driver and CANN."""
+
+    npu_smi: str | None = None  # "absent", "ok", "failed", "hung" or "garbage"
+    npu_smi_said: str | None = None
+    driver: str | None = None  # "25.0.rc1.1"
+    npus: tuple[Npu, ...] | None = None
+    toolkit: str | None = None  # folder of CANN; None: none found (or unknown, where npu_smi is None)
+    cann: str | None = None  # "8.2.RC1"
 
 
 @dataclass(frozen=True)
@@ -167,4 +238,5 @@ class Machine:
     cuda: Cuda = field(default_factory=Cuda)
     fuse: Fuse = field(default_factory=Fuse)
     python: Python = field(default_factory=Python)
+    ascend: Ascend = field(default_factory=Ascend)
     trouble: tuple[str, ...] = ()  # probes that failed: "cuda: ValueError: ..."

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bevrepro import facts
 from bevrepro.core.machine import Machine
+from bevrepro.doctor.architectures import runs_on
 from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
 from bevrepro.doctor.versions import major, older
 
@@ -28,6 +29,8 @@ def builds_for_cuda(machine: Machine) -> bool:
 
 def _gpu(machine: Machine) -> Iterator[Verdict]:
     cuda = machine.cuda
+    if machine.ascend.npus:
+        return
     if cuda.nvidia_smi == "absent" and cuda.driver is None:
         yield info("no NVIDIA GPU (no nvidia-smi)", "Use the CPU's preset, bevformer_micro.")
     elif cuda.nvidia_smi == "ok" and cuda.gpus == ():
@@ -117,13 +120,86 @@ def _mismatch(machine: Machine) -> Iterator[Verdict]:
 def _gcc(machine: Machine) -> Iterator[Verdict]:
     toolkit, gcc = machine.cuda.toolkit, machine.cuda.gcc
     found = major(gcc)
-    if not toolkit or toolkit.max_gcc is None or found is None or found <= toolkit.max_gcc:
+    newest = toolkit.max_gcc or _max_gcc(toolkit.version) if toolkit else None
+    if not toolkit or newest is None or found is None or found <= newest:
         return
     if builds_for_cuda(machine):
         yield warn(
-            f"gcc {gcc}, and nvcc {toolkit.version} takes none newer than {toolkit.max_gcc}",
+            f"gcc {gcc}, and nvcc {toolkit.version} takes none newer than {newest}",
             "Name an older compiler for nvcc.",
-            f"export CUDAHOSTCXX=g++-{toolkit.max_gcc}",
+            f"export CUDAHOSTCXX=g++-{newest}",
+            fixable=True,
+        )
+
+
+def _max_gcc(cuda: str | None) -> int | None:
+    """From the table, where host_config.h of that toolkit could not be read."""
+    for row in facts.table("gcc"):
+        if older(cuda, row["first"]) is False and older(row["last"], cuda or "0") is False:
+            return int(row["max_gcc"])
+    return None
+
+
+def _arch_nvcc(machine: Machine) -> Iterator[Verdict]:
+    toolkit = machine.cuda.toolkit
+    if toolkit is None or toolkit.version is None:
+        return
+    ranges = {row["capability"]: row for row in facts.table("capability")}
+    for gpu in machine.cuda.gpus or ():
+        row = ranges.get(gpu.capability or "")
+        if row is None:
+            continue
+        if older(toolkit.version, row["first"]):
+            yield warn(f"nvcc {toolkit.version} knows no GPU of compute capability {gpu.capability} "
+                       f"({gpu.name}); CUDA {row['first']} is the first that does",
+                       "Build with a newer toolkit.", "ls -d /usr/local/cuda-*")  # fmt: skip
+            break
+        if "last" in row and older(row["last"], toolkit.version):
+            yield warn(f"nvcc {toolkit.version} no longer knows compute capability {gpu.capability} "
+                       f"({gpu.name}); CUDA {row['last']} is the last that does",
+                       "Build with an older toolkit.", "ls -d /usr/local/cuda-*")  # fmt: skip
+            break
+
+
+def _arch_list(machine: Machine) -> Iterator[Verdict]:
+    listed = machine.host.variable("TORCH_CUDA_ARCH_LIST")
+    entries = (listed or "").replace(";", " ").split()
+    if not entries or not all(each.removesuffix("+PTX").replace(".", "").isdigit() for each in entries):
+        return  # unset, or names such as Ampere
+    cubins = [each.removesuffix("+PTX") for each in entries]
+    ptx = [each.removesuffix("+PTX") for each in entries if each.endswith("+PTX")]
+    for gpu in machine.cuda.gpus or ():
+        if gpu.capability and runs_on(cubins, ptx, gpu.capability) is False:
+            yield warn(f"TORCH_CUDA_ARCH_LIST={listed} leaves out {gpu.name} ({gpu.capability})",
+                       "Add it before building extensions.",
+                       f"export TORCH_CUDA_ARCH_LIST={gpu.capability}", fixable=True)  # fmt: skip
+            break
+
+
+def _headers(machine: Machine) -> Iterator[Verdict]:
+    toolkit = machine.cuda.toolkit
+    if toolkit and toolkit.nvcc and toolkit.headers is False and builds_for_cuda(machine):
+        yield warn(
+            f"{toolkit.home} has nvcc and no cusparse.h: its compiler came without the libraries' headers",
+            "Install the whole toolkit of that version (conda: cuda-toolkit or cuda-libraries-dev).",
+        )
+
+
+def _link(machine: Machine) -> Iterator[Verdict]:
+    toolkit = machine.cuda.toolkit
+    if toolkit and toolkit.real_path and builds_for_cuda(machine):
+        yield info(f"{toolkit.home} is a link to {toolkit.real_path}: moving it changes every build",
+                   "Name the folder with its version.", f"export CUDA_HOME={toolkit.real_path}")  # fmt: skip
+
+
+def _shadowing(machine: Machine) -> Iterator[Verdict]:
+    found = machine.host.shadowing
+    if found and machine.python.torch:
+        more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+        yield warn(
+            f"LD_LIBRARY_PATH holds {', '.join(found[:2])}{more}",
+            "torch brings its own: unset the variable, or take these folders out of it.",
+            "unset LD_LIBRARY_PATH",
             fixable=True,
         )
 
@@ -148,4 +224,16 @@ CHECKS = (
           (issue("fundamentalvision/BEVFormer", 181),)),
     Check("gcc-too-new", "cuda", "gcc against nvcc",
           "Extension builds stop with 'unsupported GNU version!'.", _gcc),
+    Check("gpu-arch-nvcc", "cuda", "nvcc against the GPU",
+          "Extension builds stop with \"Unsupported gpu architecture 'compute_xx'\".", _arch_nvcc),
+    Check("arch-list-gpu", "cuda", "TORCH_CUDA_ARCH_LIST against the GPU",
+          "What is built stops at its first kernel: 'no kernel image is available'.", _arch_list),
+    Check("cuda-headers-missing", "cuda", "whether the toolkit is whole",
+          "Extension builds stop at 'cusparse.h: No such file or directory'.", _headers,
+          (issue("fundamentalvision/BEVFormer", 139),)),
+    Check("cuda-link", "cuda", "where a linked toolkit leads",
+          "With several toolkits behind one link, a build takes whichever it points to that day.", _link),
+    Check("library-path-shadow", "cuda", "CUDA and C++ libraries on LD_LIBRARY_PATH",
+          "They are loaded before torch's own, in another version: odd crashes and undefined symbols.",
+          _shadowing),
 )  # fmt: skip

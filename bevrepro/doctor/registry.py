@@ -1,6 +1,21 @@
 """Every check, in the order in which the report tells them. A new family is one more line here."""
 
-from bevrepro.doctor import ckpt, config, cpu, cuda, data, env, fuse, host, metrics, python, torch
+from bevrepro.doctor import (
+    ascend,
+    ckpt,
+    config,
+    cpu,
+    cuda,
+    data,
+    dist,
+    env,
+    fuse,
+    host,
+    metrics,
+    openmmlab,
+    python,
+    torch,
+)
 from bevrepro.doctor.check import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -10,6 +25,9 @@ CHECKS: tuple[Check, ...] = (
     *fuse.CHECKS,
     *python.CHECKS,
     *torch.CHECKS,
+    *openmmlab.CHECKS,
+    *dist.CHECKS,
+    *ascend.CHECKS,
 )
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(check.family for check in CHECKS))
 # Families that look at a path: `bevrepro doctor FAMILY PATH`. Their findings carry the family's name.

@@ -17,6 +17,9 @@ def summarise(machine: Machine) -> dict[str, str]:
         "fuse": _fuse(machine),
         "python": _python(machine),
         "torch": _torch(machine),
+        "openmmlab": _openmmlab(machine),
+        "dist": _dist(machine),
+        "ascend": _ascend(machine),
     }
 
 
@@ -80,10 +83,40 @@ def _torch(machine: Machine) -> str:
     python, torch = machine.python, machine.python.torch
     if python.packages is not None and torch is None:
         return "not installed"
-    others = (python.package(name) for name in ("numpy", "nuscenes-devkit", "mmcv", "mmcv-full", "mmdet3d"))
+    compiled = torch.compiled if torch else None
+    others = (python.package(name) for name in ("numpy", "nuscenes-devkit"))
     return _join(
         f"torch {torch.version}" if torch and torch.version else None,
         f"CUDA {torch.cuda}" if torch and torch.cuda else None,
+        f"code for {' '.join(compiled.architectures)}" if compiled and compiled.architectures else None,
         "tried in a child" if torch and torch.computes else None,
         *(f"{package.name} {package.version}" for package in others if package),
+    )
+
+
+def _openmmlab(machine: Machine) -> str:
+    python = machine.python
+    names = ("mmcv", "mmcv-full", "mmdet", "mmsegmentation", "mmdet3d")
+    found = [package for package in map(python.package, names) if package]
+    if python.packages is not None and not found:
+        return "not installed"
+    return _join(*(f"{package.name} {package.version}" for package in found))
+
+
+def _dist(machine: Machine) -> str:
+    torch, ports = machine.python.torch, machine.host.ports_in_use
+    taken = "the launchers' ports are free" if ports == () else None
+    if ports:
+        taken = f"port {', '.join(map(str, ports))} taken"
+    return _join(f"NCCL {torch.nccl}" if torch and torch.nccl else None, taken)
+
+
+def _ascend(machine: Machine) -> str:
+    ascend = machine.ascend
+    if ascend.npu_smi == "absent" and not ascend.npus:
+        return "no NPU"
+    return _join(
+        ", ".join(npu.name for npu in ascend.npus or ()) or None,
+        ascend.driver and f"driver {ascend.driver}",
+        ascend.cann and f"CANN {ascend.cann}",
     )

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from bevrepro import facts
 from bevrepro.core.machine import Machine
 from bevrepro.core.proc import signal_name
-from bevrepro.doctor.check import Check, Verdict, fail, issue, warn
-from bevrepro.doctor.versions import older
+from bevrepro.doctor.architectures import runs_on
+from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
+from bevrepro.doctor.versions import major, older
+
+CUDA_RUNTIME = ("libcudart", "libcublas", "libcudnn", "libcufft", "libcurand", "libcusparse", "libcusolver")
+TORCH_AGAIN = "Reinstall torch in this environment, without pip's cache."
 
 
 def _missing(machine: Machine) -> Iterator[Verdict]:
@@ -82,6 +86,103 @@ def _mmcv_twice(machine: Machine) -> Iterator[Verdict]:
         )
 
 
+def _no_kernels(machine: Machine) -> Iterator[Verdict]:
+    torch = machine.python.torch
+    compiled = torch.compiled if torch else None
+    if torch is None or compiled is None or not compiled.architectures:
+        return
+    sure = facts.row("torch", "cubin-rule").get("status") != "unverified"
+    for gpu in machine.cuda.gpus or ():
+        if gpu.capability and runs_on(compiled.architectures, compiled.ptx or (), gpu.capability) is False:
+            judge = fail if sure else warn
+            yield judge(
+                f"torch {torch.version} has code for {', '.join(compiled.architectures)}; "
+                f"{gpu.name} has compute capability {gpu.capability}",
+                _newer_torch(gpu.capability),
+            )
+            break
+
+
+def _newer_torch(capability: str) -> str:
+    for row in facts.table("torch"):
+        if row["id"] in ("kernels-8", "kernels-9", "kernels-12") and row["major"] == major(capability):
+            return f"From the package index torch {row['from']} is the first with code for this GPU."
+    return "Install a torch that was built for this GPU."
+
+
+def _deleted(machine: Machine) -> Iterator[Verdict]:
+    torch = machine.python.torch
+    if torch and torch.deleted:
+        yield fail(f"torch {torch.version} lacks {', '.join(torch.deleted[:3])}", TORCH_AGAIN)
+    elif torch and torch.compiled and torch.compiled.error:
+        yield fail(f"torch {torch.version} is damaged: {torch.compiled.error}", TORCH_AGAIN)
+
+
+def _needed(machine: Machine) -> Iterator[Verdict]:
+    """Libraries that torch or an extension needs and that are nowhere."""
+    python = machine.python
+    if python.torch and python.torch.deleted:
+        return  # told already, and everything else follows from it
+    parts = [python.torch.compiled] if python.torch and python.torch.compiled else []
+    for each in (*parts, *(python.extensions or ())):
+        if not each.missing:
+            continue
+        cuda = any(name.startswith(CUDA_RUNTIME) for name in each.missing)
+        split = any(name.startswith(("libtorch_cuda_cu", "libtorch_cuda_cpp")) for name in each.missing)
+        remedy = "Install what holds them, or look at LD_LIBRARY_PATH."
+        if each.name != "torch" and (cuda or split):
+            remedy = "It was built for another CUDA or torch: build or install the one for this torch."
+        elif cuda:
+            remedy = "Install torch again with its dependencies (nvidia-*), or the CUDA runtime it names."
+        yield fail(f"{each.name} needs {', '.join(each.missing[:3])}, which is nowhere", remedy)
+
+
+def _libstdcxx(machine: Machine) -> Iterator[Verdict]:
+    ours, python = machine.host.libstdcxx, machine.python
+    parts = [python.torch.compiled] if python.torch and python.torch.compiled else []
+    for each in (*parts, *(python.extensions or ())):
+        for what in ("glibcxx", "cxxabi"):
+            needs, has = getattr(each, what), getattr(ours, what) if ours else None
+            if needs and older(has, needs):
+                label = what.upper()
+                yield fail(
+                    f"{each.name} needs {label}_{needs}; {ours.path if ours else ''} offers {label}_{has}",
+                    "Use a newer libstdc++ (conda's libstdcxx-ng), and keep older ones off LD_LIBRARY_PATH.",
+                    "conda install -c conda-forge libstdcxx-ng",
+                )
+                break
+
+
+def _glibc(machine: Machine) -> Iterator[Verdict]:
+    host, python = machine.host, machine.python
+    parts = [python.torch.compiled] if python.torch and python.torch.compiled else []
+    for each in (*parts, *(python.extensions or ())):
+        if host.libc == "glibc" and each.glibc and older(host.libc_version, each.glibc):
+            yield fail(f"{each.name} needs glibc {each.glibc}, this system has {host.libc_version}",
+                       "Use an older build of it, or a newer distribution or image.")  # fmt: skip
+
+
+def _tf32(machine: Machine) -> Iterator[Verdict]:
+    torch, row = machine.python.torch, facts.row("torch", "tf32-default")
+    gpus = [gpu for gpu in machine.cuda.gpus or () if (major(gpu.capability) or 0) >= row["capability"]]
+    if torch and gpus and older(torch.version, row["below"]) and older(torch.version, row["from"]) is False:
+        yield info(
+            f"torch {torch.version} multiplies matrices in TF32 by default on {gpus[0].name}",
+            "Compare numbers only with runs of the same setting; `bevrepro` sets and records it itself.",
+        )
+
+
+def _opencv_libgl(machine: Machine) -> Iterator[Verdict]:
+    package = machine.python.package("opencv-python")
+    if package and machine.host.has_libgl is False:
+        yield fail(
+            f"opencv-python {package.version} needs libGL.so.1, which this system has not",
+            "Use the headless build, or install the library.",
+            "python -m pip uninstall -y opencv-python && python -m pip install opencv-python-headless",
+            "sudo apt install libgl1",
+        )
+
+
 CHECKS = (
     Check("torch-missing", "torch", "whether torch is installed", "train and eval need it.", _missing),
     Check("torch-dies", "torch", "whether torch survives its import (--deep)",
@@ -99,4 +200,20 @@ CHECKS = (
     Check("mmcv-twice", "torch", "mmcv and mmcv-full together",
           "They overwrite each other's files: 'No module named mmcv._ext'.", _mmcv_twice,
           (issue("fundamentalvision/BEVFormer", 271),)),
+    Check("torch-no-kernels", "torch", "torch's compiled code against the GPU",
+          "The first kernel stops with 'no kernel image is available for execution on the device'.",
+          _no_kernels, (issue("open-mmlab/mmdetection", 7742),)),
+    Check("torch-library-deleted", "torch", "whether all of torch's libraries are there and whole",
+          "import torch stops at the missing file.", _deleted),
+    Check("library-missing", "torch", "libraries that torch and its extensions need",
+          "Importing them stops: 'cannot open shared object file: No such file or directory'.", _needed),
+    Check("libstdcxx-old", "torch", "the C++ library that would be loaded",
+          "Importing them stops: version `GLIBCXX_3.4.xx' not found.", _libstdcxx),
+    Check("glibc-old", "torch", "the C library against compiled files",
+          "Importing them stops: version `GLIBC_2.xx' not found.", _glibc),
+    Check("torch-tf32", "torch", "TF32 as a default",
+          "Products keep 10 bits of mantissa: numbers drift between environments.", _tf32,
+          (issue("pytorch/pytorch", 79537),)),
+    Check("opencv-libgl", "torch", "what opencv-python needs of the system",
+          "import cv2 stops: 'libGL.so.1: cannot open shared object file'.", _opencv_libgl),
 )  # fmt: skip

@@ -14,7 +14,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-TABLES = ("cuda", "needs", "packages", "torch")
+TABLES = tuple(
+    sorted(
+        entry.name[:-5] for entry in resources.files(__package__).iterdir() if entry.name.endswith(".toml")
+    )
+)
 REQUIRED = ("id", "source", "checked")
 
 Row = dict[str, Any]

@@ -15,7 +15,9 @@ from typing import Any, Dict, List, Optional
 PACKAGES = frozenset(
     "torch torchvision torch-npu numpy nuscenes-devkit mmcv mmcv-full mmdet mmdet3d mmsegmentation mmengine "
     "opencv-python opencv-python-headless pillow setuptools numba llvmlite yapf protobuf shapely scipy "
-    "matplotlib pyquaternion ratarmount networkx tensorboard triton detectron2".split()
+    "matplotlib pyquaternion ratarmount networkx tensorboard triton detectron2 pandas scikit-image "
+    "pycocotools spconv timm iopath pytorch-lightning nvidia-nccl-cu11 nvidia-nccl-cu12 "
+    "nvidia-nccl-cu13".split()
 )
 DIST = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 

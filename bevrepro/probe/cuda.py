@@ -3,16 +3,19 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from bevrepro.core import proc
 from bevrepro.core.errors import MachineError
-from bevrepro.core.machine import Cuda, Gpu, Toolkit
+from bevrepro.core.machine import Cuda, Gpu, GpuProcess, Toolkit
 from bevrepro.probe.files import read_text
 
 TIMEOUT_S = 5.0  # a driver in trouble lets nvidia-smi hang for ever
 FIELDS = ("name", "memory.total", "memory.free", "pci.bus_id", "driver_version", "compute_cap")
 WSL_NVIDIA_SMI = Path("/usr/lib/wsl/lib/nvidia-smi")  # not on every shell's PATH
+BUSY_MIB = 1024  # less is a desktop: nobody is asked who holds it
+CUSPARSE = ("include/cusparse.h", "targets/x86_64-linux/include/cusparse.h")
 HOST_CONFIGS = ("include/crt/host_config.h", "targets/x86_64-linux/include/crt/host_config.h")
 
 
@@ -25,7 +28,7 @@ def probe_cuda(root: Path = Path("/"), environment: Mapping[str, str] | None = N
         nvidia_smi=state,
         nvidia_smi_said=said,
         driver=driver or driver_of_module(read_text(root / "proc/driver/nvidia/version")),
-        gpus=gpus,
+        gpus=None if gpus is None else tuple(_look_closer(gpu, root) for gpu in gpus),
         toolkit=_toolkit(root, environment),
         toolkit_searched=True,
         gcc=gcc,
@@ -53,6 +56,57 @@ def _nvidia_smi() -> tuple[str, str | None, str | None, tuple[Gpu, ...] | None]:
     if gpus is None:
         return "garbage", _first_lines(done.stdout), None, None
     return "ok", None, driver, gpus
+
+
+def _look_closer(gpu: Gpu, root: Path) -> Gpu:
+    taken = (gpu.memory_total_mib or 0) - (gpu.memory_free_mib or 0)
+    busy = gpu.memory_free_mib is not None and taken >= BUSY_MIB
+    processes = _processes(gpu, root) if busy else None
+    return replace(gpu, pci_path=_pci_path(gpu.bus_id, root), processes=processes)
+
+
+def _pci_path(bus_id: str | None, root: Path) -> bool | None:
+    """Whether NCCL finds it: realpath of /sys/class/pci_bus/<domain:bus>/../../<bus id> (its xml.cc)."""
+    short = (bus_id or "").lower()[-12:]  # nvidia-smi writes eight digits of domain, the kernel four
+    if not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", short):
+        return None
+    return (root / "sys/class/pci_bus" / short[:7] / "../.." / short).exists()
+
+
+def _processes(gpu: Gpu, root: Path) -> tuple[GpuProcess, ...] | None:
+    program = proc.which("nvidia-smi")
+    if program is None or gpu.bus_id is None:
+        return None
+    query = "--query-compute-apps=gpu_bus_id,pid,used_memory,process_name"
+    try:
+        done = proc.run([program, query, "--format=csv,noheader,nounits"], timeout_s=TIMEOUT_S)
+    except MachineError:
+        return None
+    if not done.ok:
+        return None
+    return tuple(
+        replace(each, own=_is_own(each.pid, root))
+        for bus, each in parse_processes(done.stdout)
+        if bus == gpu.bus_id
+    )
+
+
+def parse_processes(text: str) -> list[tuple[str, GpuProcess]]:
+    """[(bus id, process)] of the CSV; other lines are left out."""
+    found = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split(",", 3)]
+        if len(cells) == 4 and cells[1].isdigit():
+            name = "".join(each for each in cells[3].rpartition("/")[2] if each.isprintable())
+            found.append((cells[0], GpuProcess(int(cells[1]), _integer(cells[2]), name or None)))
+    return found
+
+
+def _is_own(pid: int, root: Path) -> bool | None:
+    try:
+        return (root / "proc" / str(pid)).stat().st_uid == os.geteuid()
+    except OSError:
+        return None  # it ended meanwhile, or lives in another container
 
 
 def _query(program: Path, fields: tuple[str, ...]) -> proc.Done:
@@ -126,6 +180,8 @@ def _inspect(home: str, source: str) -> Toolkit:
         nvcc=str(nvcc),
         version=_nvcc_version(nvcc),
         max_gcc=next((limit for limit in map(max_gcc_of, texts) if limit is not None), None),
+        headers=any((folder / name).exists() for name in CUSPARSE),
+        real_path=str(folder.resolve()) if folder.is_symlink() else None,
     )
 
 

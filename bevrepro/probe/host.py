@@ -12,6 +12,8 @@ from pathlib import Path
 from bevrepro.core.machine import Disk, Host
 from bevrepro.probe import cgroup
 from bevrepro.probe.files import key_values, read_text
+from bevrepro.probe.libraries import has_library, shadowing
+from bevrepro.probe.network import own_addresses, ports_in_use
 
 # Recorded where set; nothing else of the environment leaves the machine.
 VARIABLES = (
@@ -21,15 +23,21 @@ VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "CUDAHOSTCXX",
     "FUSE_LIBRARY_PATH",
+    "HCCL_IF_IP",
     "LD_LIBRARY_PATH",
     "LD_PRELOAD",
+    "MASTER_PORT",
     "OMP_NUM_THREADS",
     "PYTHONHOME",
     "PYTHONNOUSERSITE",
+    "PORT",
     "PYTHONPATH",
+    "RANK",
     "TMPDIR",
     "TORCH_CUDA_ARCH_LIST",
+    "TORCH_DEVICE_BACKEND_AUTOLOAD",
     "VIRTUAL_ENV",
+    "WORLD_SIZE",
 )
 CAP_SYS_ADMIN = 21  # linux/capability.h: what mount(2) asks for
 
@@ -63,6 +71,10 @@ def probe_host(root: Path = Path("/"), environment: Mapping[str, str] | None = N
         open_files=_open_files(),
         disks=_disks(root),
         environment={name: environment[name] for name in VARIABLES if name in environment},
+        ports_in_use=ports_in_use(root, environment),
+        addresses=own_addresses(environment.get("HCCL_IF_IP")),
+        shadowing=shadowing(environment.get("LD_LIBRARY_PATH")),
+        has_libgl=has_library("libGL.so.1", root),
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bevrepro import facts
 
+READ_WHOLE = {"archives", "cann", "capability", "cuda", "gcc", "mmdet3d", "pairs", "targets"}
 ROWS = [(name, row) for name in facts.TABLES for row in facts.table(name)]
 
 
@@ -24,12 +25,12 @@ def test_ids_are_unique_in_a_table(name):
     assert len(ids) == len(set(ids))
 
 
-def test_every_table_is_loaded_and_every_row_is_used():
-    folder = Path(facts.__file__).parent
-    assert sorted(path.stem for path in folder.glob("*.toml")) == sorted(facts.TABLES)
-    code = "".join(path.read_text() for path in (folder.parent / "doctor").glob("*.py"))
-    named = set(re.findall(r'"([a-z0-9-]+)"', code))
-    assert {row["id"] for name, row in ROWS if name != "cuda"} <= named
+def test_every_row_is_used():
+    """Tables that are read as a whole have no row named in the code, but their own name."""
+    code = "".join(path.read_text() for path in (Path(facts.__file__).parent.parent / "doctor").glob("*.py"))
+    named = set(re.findall(r'"([a-z0-9.-]+)"', code))
+    assert READ_WHOLE <= set(facts.TABLES) & named
+    assert {row["id"] for name, row in ROWS if name not in READ_WHOLE} <= named
 
 
 def test_a_row_that_does_not_exist_is_an_error_in_the_code():

@@ -1,0 +1,221 @@
+"""torch and the extensions built for it, as files: nothing is imported.
+
+What the dynamic linker would find missing, and what the CUDA runtime would (`no kernel image`), stands in
+the libraries' own tables.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bevrepro.core.machine import Compiled, LibStdCxx, Python, Torch
+from bevrepro.probe.elf import Elf, NotElf, newest
+from bevrepro.probe.fatbin import read_fatbin
+from bevrepro.probe.libraries import FOLDERS, cached_names
+
+# What importing torch loads: it and everything that it needs.
+TORCH_STARTS = ("libtorch_global_deps.so", "libtorch_python.so")
+# Part of the driver or the C library, not of an environment.
+FOREIGN = re.compile(r"libcuda\.so|libnvidia|ld-linux|lib(c|m|dl|rt|pthread)\.so")
+# Mangled names in the namespaces at::, c10::, torch:: and caffe2::, and the functions of libtorch_python.
+TORCH_SYMBOL = re.compile(r"_Z(T[IVST])?N?[KVrRO]*(2at|3c10|5torch|6caffe2)|THP[A-Z]")
+EXTENSIONS = ("mmcv/_ext*.so", "mmdet3d/ops/*/*.so", "torchvision/_C.so", "torchvision/_C.*.so")
+NAMED = 4  # symbols told to people
+
+
+def read_compiled(
+    python: Python, root: Path = Path("/"), environment: Mapping[str, str] | None = None
+) -> Python:
+    """`python` with `torch.compiled` and `extensions`; as it was where it has no torch."""
+    environment = os.environ if environment is None else environment
+    package = python.package("torch")
+    if python.torch is None or package is None:
+        return python
+    site = Path(package.location)
+    linker = Linker(site, root, environment)
+    torch = _torch(python.torch, site, package.version, linker)
+    places = dict.fromkeys(each.location for each in python.packages or ())
+    whole = not torch.deleted and torch.compiled is not None and not torch.compiled.missing
+    return replace(
+        python,
+        torch=torch,
+        extensions=tuple(_extensions(map(Path, places), linker, whole)),
+        libgomp=_libgomp(site) if os.uname().machine == "aarch64" else None,
+    )
+
+
+class Linker:
+    """Finds libraries as the dynamic linker and torch's own loader do, well enough to say "nowhere"."""
+
+    def __init__(self, site: Path, root: Path, environment: Mapping[str, str]) -> None:
+        self.torch_lib = site / "torch/lib"
+        self.folders = [Path(each) for each in environment.get("LD_LIBRARY_PATH", "").split(":") if each]
+        self.folders += [self.torch_lib, *sorted(site.glob("nvidia/*/lib"))]
+        self.folders += [root / each for each in FOLDERS]
+        self.cache = cached_names(root)
+
+    def find(self, name: str, search: Sequence[str]) -> Path | None:
+        places = (folder / name for folder in (*map(Path, search), *self.folders))
+        return next((place for place in places if place.exists()), None)
+
+    def known(self, name: str, search: Sequence[str]) -> bool:
+        """Whether it would be found; `libcuda.so.1` and the like are the driver's affair."""
+        in_cache = b"\0" + name.encode() + b"\0" in self.cache
+        return bool(FOREIGN.match(name)) or in_cache or self.find(name, search) is not None
+
+
+def _torch(torch: Torch, site: Path, version: str, linker: Linker) -> Torch:
+    compiled, closure = Compiled("torch"), []
+    try:
+        closure = list(_closure(linker.torch_lib, linker))
+        compiled = _together([each for each, _ in closure], [path for _, path in closure])
+    except OSError as error:
+        compiled = Compiled("torch", error=str(error))
+    return replace(
+        torch,
+        compiled=compiled,
+        deleted=_deleted(site, version),
+        nccl=_nccl(site, linker.torch_lib),
+    )
+
+
+def _closure(folder: Path, linker: Linker) -> Iterator[tuple[Compiled, Path]]:
+    """Every library of torch that its import loads."""
+    waiting = [name for name in TORCH_STARTS if (folder / name).exists()]
+    seen = set(waiting)
+    while waiting:
+        path = folder / waiting.pop()
+        described, needed = describe(path, linker)
+        yield described, path
+        for name in needed:
+            if name not in seen and (folder / name).exists():
+                seen.add(name)
+                waiting.append(name)
+
+
+def describe(path: Path, linker: Linker, name: str | None = None) -> tuple[Compiled, tuple[str, ...]]:
+    """One library, and what it needs."""
+    try:
+        with Elf(path) as elf:
+            needed, search, versions = elf.needed(), elf.search_path(), elf.version_needs()
+            fatbin = read_fatbin(elf)
+    except (NotElf, OSError) as error:
+        return Compiled(name or path.name, error=str(error)), ()
+    return Compiled(
+        name or path.name,
+        architectures=fatbin.architectures if fatbin else (),
+        ptx=fatbin.intermediate if fatbin else (),
+        gpu_code_b=fatbin.size_b if fatbin else 0,
+        missing=tuple(each for each in needed if not linker.known(each, search)),
+        glibcxx=newest(versions, "GLIBCXX"),
+        cxxabi=newest(versions, "CXXABI"),
+        glibc=newest(versions, "GLIBC"),
+    ), needed
+
+
+def _together(parts: Sequence[Compiled], paths: Sequence[Path]) -> Compiled:
+    """The libraries of torch as one; code for GPUs lies in libtorch_cuda*.so, all else is linked in."""
+    if not parts:
+        return Compiled("torch", error="torch/lib holds no libtorch_python.so")
+    kernels = [each for each in parts if each.name.startswith("libtorch_cuda")] or list(parts)
+    biggest = max(kernels, key=lambda each: each.gpu_code_b or 0)
+    return Compiled(
+        "torch",
+        architectures=biggest.architectures,
+        ptx=biggest.ptx,
+        gpu_code_b=sum(each.gpu_code_b or 0 for each in parts),
+        missing=tuple(sorted({f"{name} (for {each.name})" for each in parts for name in each.missing or ()})),
+        glibcxx=_latest(each.glibcxx for each in parts),
+        cxxabi=_latest(each.cxxabi for each in parts),
+        glibc=_latest(each.glibc for each in parts),
+        error=next((each.error for each in parts if each.error), None),
+    )
+
+
+def _latest(versions: Iterable[str | None]) -> str | None:
+    known = [each for each in versions if each]
+    return max(known, key=lambda each: [int(part) for part in each.split(".")], default=None)
+
+
+def _deleted(site: Path, version: str) -> tuple[str, ...] | None:
+    """Libraries in torch/lib that pip wrote down and that are gone."""
+    try:
+        record = (site / f"torch-{version}.dist-info/RECORD").read_text(errors="replace")
+    except OSError:
+        return None
+    names = re.findall(r"^(torch/lib/[^/,]+\.so[.\d]*),", record, re.M)
+    return tuple(name for name in names if not (site / name).exists())
+
+
+def _nccl(site: Path, folder: Path) -> str | None:
+    """`2.10.3`: NCCL prints this text itself, so it stands in whatever library holds it."""
+    for path in (*site.glob("nvidia/nccl/lib/libnccl.so.2"), *sorted(folder.glob("libtorch_cuda*.so"))):
+        try:
+            with Elf(path) as elf:
+                said = elf.find_in(".rodata", b"NCCL version ", 40) or b""
+        except (NotElf, OSError):
+            continue
+        match = re.match(rb"NCCL version (\d+\.\d+\.\d+)", said)
+        if match:
+            return match[1].decode()
+    return None
+
+
+def _extensions(places: Iterable[Path], linker: Linker, whole: bool) -> Iterator[Compiled]:
+    """The first package of a name counts, as in an import."""
+    seen: set[str] = set()
+    libraries = sorted(linker.torch_lib.glob("*.so")) if whole else []
+    for site in places:
+        found = [path for pattern in EXTENSIONS for path in sorted(site.glob(pattern))]
+        for path in found:
+            if path.relative_to(site).parts[0] not in seen:
+                yield _extension(path, str(path.relative_to(site)), linker, libraries)
+        seen |= {path.relative_to(site).parts[0] for path in found}
+
+
+def _extension(path: Path, name: str, linker: Linker, libraries: Sequence[Path]) -> Compiled:
+    described, _ = describe(path, linker, name)
+    if described.error or not libraries:
+        return described
+    try:
+        lacking = _lacking(path, libraries)
+    except (NotElf, OSError) as error:
+        return replace(described, error=str(error))
+    return replace(described, undefined=tuple(lacking[:NAMED]), undefined_count=len(lacking))
+
+
+def _lacking(path: Path, libraries: Sequence[Path]) -> list[str]:
+    """Symbols of torch that `path` needs and that none of torch's libraries defines."""
+    with Elf(path) as elf:
+        wanted = sorted(name for name in elf.undefined() if TORCH_SYMBOL.match(name))
+    for library in libraries:
+        if not wanted:
+            break
+        with Elf(library) as elf:
+            wanted = [name for name in wanted if not elf.defines(name)]
+    return wanted
+
+
+def probe_libstdcxx(
+    prefix: str | None, root: Path = Path("/"), environment: Mapping[str, str] | None = None
+) -> LibStdCxx | None:
+    """The one that the interpreter at `prefix` would load: LD_LIBRARY_PATH, conda's own, the system's."""
+    environment = os.environ if environment is None else environment
+    folders = [Path(each) for each in environment.get("LD_LIBRARY_PATH", "").split(":") if each]
+    if prefix and (Path(prefix) / "conda-meta").is_dir():
+        folders.append(Path(prefix) / "lib")  # conda's python carries this folder as its RPATH
+    for folder in (*folders, *(root / each for each in FOLDERS)):
+        path = folder / "libstdc++.so.6"
+        try:
+            with Elf(path) as elf:
+                offered = elf.version_definitions()
+        except (NotElf, OSError):
+            continue
+        return LibStdCxx(str(path), newest(offered, "GLIBCXX"), newest(offered, "CXXABI"))
+    return None
+
+
+def _libgomp(site: Path) -> tuple[str, ...]:
+    return tuple(str(path.relative_to(site)) for path in sorted(site.glob("*.libs/libgomp*")))

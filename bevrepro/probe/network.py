@@ -1,0 +1,50 @@
+"""Ports that launchers take and addresses that variables name: asked of /proc, nothing is opened."""
+
+import errno
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from bevrepro import facts
+from bevrepro.probe.files import read_text
+
+LISTEN = "0A"  # the state in /proc/net/tcp
+
+
+def ports_in_use(root: Path, environment: Mapping[str, str]) -> tuple[int, ...] | None:
+    """Of the launchers' own ports and those in MASTER_PORT and PORT; None where /proc does not tell."""
+    texts = [read_text(root / "proc/net" / name) for name in ("tcp", "tcp6")]
+    if all(text is None for text in texts):
+        return None
+    listening = {port for text in texts for port in parse_listening(text or "")}
+    named = (environment.get(name, "") for name in ("MASTER_PORT", "PORT"))
+    wanted = {*facts.row("dist", "ports")["ports"], *(int(each) for each in named if each.isdigit())}
+    return tuple(sorted(wanted & listening))
+
+
+def parse_listening(text: str) -> set[int]:
+    """The ports of listening sockets in /proc/net/tcp."""
+    ports = set()
+    for line in text.splitlines()[1:]:
+        parts = line.split()
+        if len(parts) > 3 and parts[3] == LISTEN and ":" in parts[1]:
+            try:
+                ports.add(int(parts[1].rpartition(":")[2], 16))
+            except ValueError:
+                continue
+    return ports
+
+
+def own_addresses(hccl_if_ip: str | None) -> tuple[str, ...] | None:
+    """The address in HCCL_IF_IP where it is this host's; () where it is not; None where nobody asked."""
+    address = (hccl_if_ip or "").partition("%")[0]
+    if not address:
+        return None
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        # Only an address of this host can be bound; port 0 takes any free one, and it is closed at once.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        return () if error.errno == errno.EADDRNOTAVAIL else None
+    return (address,)
