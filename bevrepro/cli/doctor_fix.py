@@ -1,6 +1,7 @@
 """`bevrepro doctor --fix [--dry-run]` and `--undo`: plan, show, do, take back."""
 
 import difflib
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -28,7 +29,7 @@ def mend(machine: Machine, findings: Sequence[Finding], dry_run: bool, as_json: 
         print("Nothing to mend here that --fix may touch (only your own files, only what can be taken back).")
     script_is_there = around.script_text is not None or any(fix.path == around.script for fix in fixes)
     if script_is_there and not dry_run:
-        print(f"Settings count where they are sourced:\n  . {around.script}")
+        print(f"Settings count where they are sourced:\n  . {shlex.quote(around.script)}")
     if undo:
         print("To take it back:\n  bevrepro doctor --undo")
 

@@ -14,7 +14,7 @@ STYLES = {Severity.FAIL: "bold red", Severity.WARN: "bold yellow", Severity.INFO
 MARKS = {Severity.FAIL: "✗", Severity.WARN: "!", Severity.INFO: "i"}
 GOOD, UNKNOWN = ("✓", "bold green"), ("?", "dim")
 ASCII = str.maketrans({"✓": "+", "✗": "x"})  # for terminals that are not UTF-8
-INDENT = " " * 12  # where the findings' text begins
+INDENT = " " * 14  # where the findings' text begins
 
 
 def print_report(lines: Mapping[str, str], findings: Sequence[Finding], title: str) -> None:
@@ -43,7 +43,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _print_family(console: Console, family: str, line: str, findings: Sequence[Finding]) -> None:
-    row = _grid(1, 7)
+    row = _grid(1, 9)
     mark, style = _family_mark(line, findings)
     row.add_row(Text(_shown(console, mark), style), Text(family, "bold"), Text(line))
     console.print(row)
@@ -65,7 +65,7 @@ def _family_mark(line: str, findings: Sequence[Finding]) -> tuple[str, str]:
 
 def print_finding(console: Console, finding: Finding) -> None:
     """What was seen, why it matters, what to do; commands as they can be pasted."""
-    row = _grid(9, 1)
+    row = _grid(11, 1)
     text = Text(f"{finding.seen} ")
     text.append(f"[{finding.id}]", "dim")
     row.add_row("", Text(_shown(console, MARKS[finding.severity]), STYLES[finding.severity]), text)

@@ -16,6 +16,7 @@ from bevrepro.doctor.versions import major
 
 DEAD_MOUNT = "mount-dead"  # no check's id: mounts are looked at when they are cleaned up
 SETTING = re.compile(r"\s*(?:export|unset)\s+([A-Za-z_]\w*)|\s*(ulimit -n)\b")
+VARIABLE = re.compile(r"[A-Za-z_]\w*")
 HEADER = (
     "# Written by `bevrepro doctor --fix`, taken back by `bevrepro doctor --undo`. Lines of yours are kept.\n"
     "# Use it in a shell:  . {path}\n"
@@ -59,8 +60,8 @@ class Setting:
 
 def plan(machine: Machine, findings: Iterable[Finding], around: Around) -> tuple[Fix, ...]:
     """Everything that may be done here; nothing for what is done already."""
-    ids = tuple(dict.fromkeys(each.id for each in findings))
-    fixes = [*_script(machine, ids, around), *_wslconfig(machine, ids, around)]
+    findings = tuple(findings)
+    fixes = [*_script(machine, findings, around), *_wslconfig(machine, findings, around)]
     for place in around.dead_mounts:
         fixes.append(
             Fix((DEAD_MOUNT,), f"detach the dead mount {place} (its program is gone)", place, mount=True)
@@ -68,15 +69,16 @@ def plan(machine: Machine, findings: Iterable[Finding], around: Around) -> tuple
     return tuple(fixes)
 
 
-def settings(machine: Machine, ids: Sequence[str], around: Around) -> tuple[Setting, ...]:
-    """The lines that would cure what was found; an id without a rule gives none."""
-    lines = ((id, line) for id in ids if id in RULES for line in RULES[id](machine, around))
-    return tuple(Setting(id, line) for id, line in lines)
+def settings(machine: Machine, findings: Iterable[Finding], around: Around) -> tuple[Setting, ...]:
+    """The lines that would cure what was found; a finding without a rule gives none."""
+    with_rule = [each for each in findings if each.id in RULES]
+    lines = ((each.id, line) for each in with_rule for line in RULES[each.id](each, machine, around))
+    return tuple(dict.fromkeys(Setting(id, line) for id, line in lines))
 
 
 def merge(text: str | None, new: Sequence[Setting], path: str) -> str:
     """The script with these settings: a line for the same variable is replaced, every other line is kept."""
-    kept = (HEADER.format(path=path) if text is None else text).splitlines()
+    kept = (HEADER.format(path=shlex.quote(path)) if text is None else text).splitlines()
     for setting in new:
         line = f"{setting.line}  # {setting.finding}"
         name = _name(setting.line)
@@ -93,8 +95,8 @@ def _name(line: str) -> str | None:
     return (match[1] or match[2]) if match else None
 
 
-def _script(machine: Machine, ids: Sequence[str], around: Around) -> Iterator[Fix]:
-    new = settings(machine, ids, around)
+def _script(machine: Machine, findings: Sequence[Finding], around: Around) -> Iterator[Fix]:
+    new = settings(machine, findings, around)
     after = merge(around.script_text, new, around.script)
     if new and after != around.script_text:
         told = "; ".join(setting.line for setting in new)
@@ -102,7 +104,7 @@ def _script(machine: Machine, ids: Sequence[str], around: Around) -> Iterator[Fi
         yield Fix(found, f"write into {around.script}: {told}", around.script, around.script_text, after)
 
 
-def _cuda_home(machine: Machine, around: Around) -> Iterator[str]:
+def _cuda_home(finding: Finding, machine: Machine, around: Around) -> Iterator[str]:
     toolkit = machine.cuda.toolkit
     variable = toolkit.source if toolkit and toolkit.source in ("CUDA_HOME", "CUDA_PATH") else "CUDA_HOME"
     home = _best_toolkit(machine, around)
@@ -125,7 +127,7 @@ def _best_toolkit(machine: Machine, around: Around) -> str | None:
     return next(iter((*exact, *same, *listed, *every)), None)
 
 
-def _host_compiler(machine: Machine, around: Around) -> Iterator[str]:
+def _host_compiler(finding: Finding, machine: Machine, around: Around) -> Iterator[str]:
     toolkit = machine.cuda.toolkit
     limit = toolkit.max_gcc if toolkit else None
     fitting = [name for name in around.compilers if (major(name[4:]) or 0) <= (limit or 0)]
@@ -133,25 +135,41 @@ def _host_compiler(machine: Machine, around: Around) -> Iterator[str]:
         yield f"export CUDAHOSTCXX={max(fitting, key=lambda name: major(name[4:]) or 0)}"
 
 
-def _fixed(*lines: str) -> Callable[[Machine, Around], Iterator[str]]:
-    return lambda machine, around: iter(lines)
+def _as_told(finding: Finding, machine: Machine, around: Around) -> Iterator[str]:
+    """The finding's own commands, where they set or unset a variable; values are quoted for the shell."""
+    for command in finding.commands:
+        name, equals, value = command.removeprefix("export ").partition("=")
+        if command.startswith("unset ") and VARIABLE.fullmatch(command.removeprefix("unset ")):
+            yield command
+        elif command.startswith("export ") and equals and VARIABLE.fullmatch(name):
+            yield f"export {name}={shlex.quote(value)}"
+
+
+def _open_files(finding: Finding, machine: Machine, around: Around) -> Iterator[str]:
+    yield 'ulimit -n "$(ulimit -Hn)"'
 
 
 # finding -> lines of the activation script. Each only changes the shell that sources it.
-RULES: dict[str, Callable[[Machine, Around], Iterator[str]]] = {
+RULES: dict[str, Callable[[Finding, Machine, Around], Iterator[str]]] = {
     "cuda-home-list": _cuda_home,
     "cuda-home-missing": _cuda_home,
     "cuda-home-unset": _cuda_home,
+    "cuda-link": _as_told,
     "gcc-too-new": _host_compiler,
-    "user-site-leak": _fixed("export PYTHONNOUSERSITE=1"),
-    "pythonpath-leak": _fixed("unset PYTHONPATH"),
-    "open-files-low": _fixed('ulimit -n "$(ulimit -Hn)"'),
+    "arch-list-gpu": _as_told,
+    "library-path-shadow": _as_told,
+    "user-site-leak": _as_told,
+    "pythonpath-leak": _as_told,
+    "open-files-low": _open_files,
+    "hccl-if-ip": _as_told,
+    "npu-no-cann": _as_told,
+    "libgomp-static-tls": _as_told,
 }
 
 
-def _wslconfig(machine: Machine, ids: Sequence[str], around: Around) -> Iterator[Fix]:
+def _wslconfig(machine: Machine, findings: Sequence[Finding], around: Around) -> Iterator[Fix]:
     total_b = machine.host.memory_total_b
-    if "wsl-memory" not in ids or not around.proposal or total_b is None:
+    if all(each.id != "wsl-memory" for each in findings) or not around.proposal or total_b is None:
         return
     text = propose_wslconfig(around.wslconfig_text, total_b)
     if text != around.proposal_text:

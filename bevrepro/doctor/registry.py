@@ -2,6 +2,7 @@
 
 from bevrepro.doctor import (
     ascend,
+    budget,
     ckpt,
     config,
     cpu,
@@ -22,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     *host.CHECKS,
     *cpu.CHECKS,
     *cuda.CHECKS,
+    *budget.CHECKS,
     *fuse.CHECKS,
     *python.CHECKS,
     *torch.CHECKS,

@@ -51,7 +51,9 @@ def test_an_unknown_id_is_refused_with_the_near_ones():
 
 
 def test_a_table_survives_any_wording():
-    check = Check("odd", "host", "a | b", "It is `c | d`.", lambda machine: iter(()), ("https://example.org",))
+    check = Check(
+        "odd", "host", "a | b", "It is `c | d`.", lambda machine: iter(()), ("https://example.org",)
+    )
     row = explaining.as_markdown(explaining.catalogue([check])).splitlines()[-1]
     assert row == "| `odd` | a \\| b | It is `c \\| d`. [[1]](https://example.org) |"
 

@@ -8,7 +8,7 @@ import pytest
 
 from bevrepro import facts
 
-READ_WHOLE = {"archives", "cann", "capability", "cuda", "gcc", "mmdet3d", "pairs", "targets"}
+READ_WHOLE = {"archives", "budget", "cann", "capability", "cuda", "gcc", "mmdet3d", "pairs", "targets"}
 ROWS = [(name, row) for name in facts.TABLES for row in facts.table(name)]
 
 

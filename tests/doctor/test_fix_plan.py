@@ -1,22 +1,27 @@
 """Plans of --fix: values made from findings, without touching anything."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from bevrepro.core.finding import Finding, Severity
 from bevrepro.core.machine import Cuda, Host, Machine, Python, Toolkit, Torch
+from bevrepro.doctor.diagnose import diagnose
 from bevrepro.doctor.fix import RULES, Around, Setting, merge, plan, propose_wslconfig, settings
+from bevrepro.doctor.record import load
 from bevrepro.doctor.registry import CHECKS
 
 GIB = 1 << 30
 SCRIPT = "/home/user/.config/bevrepro/env.sh"
 
 
-def findings(*ids):
-    return [Finding(id, "host", Severity.WARN, "seen", "why", "remedy") for id in ids]
+def findings(*ids, commands=("export PYTHONNOUSERSITE=1",)):
+    return [Finding(id, "host", Severity.WARN, "seen", "why", "remedy", commands) for id in ids]
 
 
 def lines(machine, *ids, **around):
-    return [each.line for each in settings(machine, ids, Around(SCRIPT, **around))]
+    return [each.line for each in settings(machine, findings(*ids), Around(SCRIPT, **around))]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,41 @@ def test_a_host_compiler_is_named_only_where_it_is_installed():
     assert lines(machine, "gcc-too-new", compilers=("g++-9", "g++-10", "g++-12")) == [
         "export CUDAHOSTCXX=g++-10"
     ]
+
+
+@pytest.mark.parametrize(
+    "command, line",
+    [
+        ("unset HCCL_IF_IP", "unset HCCL_IF_IP"),
+        ("export LD_PRELOAD=/a b/libgomp.so.1", "export LD_PRELOAD='/a b/libgomp.so.1'"),
+        ("export X=$(rm -rf ~)", "export X='$(rm -rf ~)'"),
+        ("ip -brief address", None),
+        ("unset X; rm -rf ~", None),
+        ("export 'X'=1", None),
+        ("source /usr/local/Ascend/ascend-toolkit/set_env.sh", None),
+    ],
+)
+def test_only_variables_are_taken_from_a_findings_commands_and_quoted(command, line):
+    found = settings(Machine(), findings("hccl-if-ip", commands=(command,)), Around(SCRIPT))
+    assert [each.line for each in found] == ([line] if line else [])
+
+
+MACHINES = Path(__file__).parents[1] / "machines"
+FIXABLE = {each.id for path in MACHINES.glob("*.json") for each in diagnose(load(path)) if each.fixable}
+
+
+def test_what_is_called_fixable_has_a_rule():
+    assert len(FIXABLE) > 5 and FIXABLE <= {*RULES, "wsl-memory"}
+
+
+@pytest.mark.parametrize("path", sorted(MACHINES.glob("*.json")), ids=lambda path: path.stem)
+def test_a_recorded_host_is_planned_for_and_planned_once(path):
+    machine = load(path)
+    found = diagnose(machine)
+    around = Around(SCRIPT, proposal="/p" if machine.host.wsl else "")
+    for fix in plan(machine, found, around):
+        again = replace(around, **{"script_text" if fix.path == SCRIPT else "proposal_text": fix.after})
+        assert fix.after and fix.path not in [each.path for each in plan(machine, found, again)]
 
 
 def test_every_rule_is_for_a_check_that_exists():

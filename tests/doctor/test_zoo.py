@@ -18,11 +18,14 @@ MACHINES = Path(__file__).parents[1] / "machines"
 EXPECTED = {
     "ci_vm_debian12": "gpu-none:info",
     "a100_without_cuda_home": "cuda-home-unset:warn torch-tf32:info",
-    "a100_newer_toolkit_and_gcc": "cuda-mismatch:warn gcc-too-new:warn torch-tf32:info",
-    "rtx3090_cuda_home_list": "driver-old:fail cuda-home-list:fail fuse-override:info torch-tf32:info",
-    "rtx4090_cpu_torch": "cpu-no-avx2:info torch-gpu-idle:warn",
+    "a100_newer_toolkit_and_gcc": "cuda-mismatch:warn gcc-too-new:warn gpu-memory:info torch-tf32:info",
+    "rtx3090_cuda_home_list": (
+        "driver-old:fail cuda-home-list:fail gpu-memory:info fuse-override:info torch-tf32:info"
+    ),
+    "rtx4090_cpu_torch": "cpu-no-avx2:info gpu-memory:info torch-gpu-idle:warn",
     "minipc_no_avx_wsl2": (
-        "wsl-memory:warn swap-none:info cpu-no-avx:warn torch-dies:fail torch-tf32:info nccl-old-wsl:fail"
+        "wsl-memory:warn swap-none:info cpu-no-avx:warn gpu-memory:info torch-dies:fail torch-tf32:info "
+        "nccl-old-wsl:fail"
     ),
     "old_cpu_torch_1_6": "cpu-no-avx:fail gpu-none:info",
     "wsl2_laptop_small_memory": "wsl-memory:warn wsl-windows-drive:warn gpu-none:info",
@@ -35,22 +38,22 @@ EXPECTED = {
         "fuse-library:warn python-unusable:fail"
     ),
     "docker_no_fuse_small_shm": (
-        "memory-low:fail swap-none:info disk-low:fail inodes-low:warn shm-small:warn open-files-low:warn "
-        "cpu-cores:warn gpu-none:warn fuse-device:warn fuse-library:warn python-version:fail "
-        "python-shared:info torch-broken:fail devkit-numpy:fail"
+        "memory-low:fail swap-none:info disk-low:fail inodes-low:warn shm-small:warn "
+        "open-files-low:warn cpu-cores:warn gpu-none:warn fuse-device:warn fuse-library:warn "
+        "python-version:fail python-shared:info torch-broken:fail devkit-numpy:fail"
     ),
     "docker_fuse_without_rights": (
         "gpu-none:info fuse-capability:warn python-shared:info torch-missing:warn"
     ),
     "workstation_driver_mismatch": (
         "host-libc:fail memory-low:warn disk-low:warn disk-low:warn work-read-only:warn "
-        "driver-broken:fail cuda-home-missing:fail fuse-device:warn fuse-helper:warn python-version:fail "
-        "user-site-leak:warn pythonpath-leak:warn torch-numpy2:fail mmcv-twice:fail"
+        "driver-broken:fail cuda-home-missing:fail fuse-device:warn fuse-helper:warn "
+        "python-version:fail user-site-leak:warn pythonpath-leak:warn torch-numpy2:fail mmcv-twice:fail"
     ),
     "unknown_host": "",
     "a100_published_pins": "torch-tf32:info",
     "a100_torch_library_deleted": (
-        "gcc-too-new:warn torch-library-deleted:fail torch-tf32:info mmcv-no-ops:fail "
+        "gcc-too-new:warn gpu-memory:info torch-library-deleted:fail torch-tf32:info mmcv-no-ops:fail "
         "visible-devices:warn rank-variables:info"
     ),
     "ascend_910b": "host-arch:info",
@@ -60,7 +63,7 @@ EXPECTED = {
     ),
     "ascend_910b_without_cann": "host-arch:info hccl-if-ip:fail npu-toolkit-missing:warn npu-idle:warn",
     "ascend_container_without_devices": "host-arch:info gpu-none:info npu-smi-broken:warn npu-no-cann:fail",
-    "docker_v100_without_sys": "ext-cpu-only:warn nccl-old-wsl:warn",
+    "docker_v100_without_sys": "gpu-memory:info ext-cpu-only:warn nccl-old-wsl:warn",
     "h800_torch_1_10": (
         "gpu-arch-nvcc:warn arch-list-gpu:warn cuda-link:info torch-no-kernels:fail torch-tf32:info "
         "ext-no-kernels:fail yapf-verify:fail setuptools-distutils:fail devkit-matplotlib:warn "
@@ -68,20 +71,44 @@ EXPECTED = {
     ),
     "rtx3090_pypi_torch_1_10": (
         "cuda-mismatch:warn gcc-too-new:warn gpu-arch-nvcc:warn cuda-headers-missing:warn "
-        "library-path-shadow:warn torch-no-kernels:fail torch-tf32:info ext-other-torch:fail "
-        "ext-cpu-only:warn numba-numpy-1-24:fail protobuf-tensorboard:warn shapely-devkit:warn "
-        "numpy-alias:warn torchvision-mmcv:warn port-in-use:warn gpu-occupied:warn visible-devices:warn"
+        "library-path-shadow:warn gpu-memory:info torch-no-kernels:fail torch-tf32:info "
+        "ext-other-torch:fail ext-cpu-only:warn numba-numpy-1-24:fail protobuf-tensorboard:warn "
+        "shapely-devkit:warn numpy-alias:warn torchvision-mmcv:warn port-in-use:warn gpu-occupied:warn "
+        "visible-devices:warn"
     ),
     "rtx4090_mixed_builds": (
-        "library-missing:fail library-missing:fail libstdcxx-old:fail libstdcxx-old:fail glibc-old:fail "
-        "opencv-libgl:fail mmcv-no-ops:fail ext-unreadable:fail numba-numpy-1-20:fail numba-python:warn "
-        "networkx-python:fail devkit-old-numpy:fail torch-removed-thc:warn"
+        "gpu-memory:info library-missing:fail library-missing:fail libstdcxx-old:fail "
+        "libstdcxx-old:fail glibc-old:fail opencv-libgl:fail mmcv-no-ops:fail ext-unreadable:fail "
+        "numba-numpy-1-20:fail numba-python:warn networkx-python:fail devkit-old-numpy:fail "
+        "torch-removed-thc:warn"
     ),
     "rtx5090_torch_2_6": (
-        "gpu-arch-nvcc:warn torch-no-kernels:fail openmmlab-range:fail ext-no-kernels:fail "
-        "setuptools-pkg-resources:warn weights-only:warn"
+        "gpu-arch-nvcc:warn gpu-memory:info torch-no-kernels:fail openmmlab-range:fail "
+        "ext-no-kernels:fail setuptools-pkg-resources:warn weights-only:warn"
     ),
-    "wsl2_old_nccl": "torch-tf32:info nccl-old-wsl:fail",
+    "wsl2_old_nccl": "gpu-memory:info torch-tf32:info nccl-old-wsl:fail",
+    "laptop_without_gpu": "gpu-none:info",
+    "seed000_conda_cuda_12_4": (
+        "cuda-mismatch:warn cuda-headers-missing:warn torch-tf32:info yapf-verify:fail "
+        "setuptools-distutils:fail numba-numpy-1-20:fail devkit-old-numpy:fail"
+    ),
+    "seed000_linked_toolkits": (
+        "cuda-mismatch:warn gcc-too-new:warn gpu-arch-nvcc:warn cuda-link:info library-path-shadow:warn "
+        "gpu-memory:info torch-tf32:info numba-numpy-1-24:fail numpy-alias:warn"
+    ),
+    "seed000_without_toolkit": "cuda-home-unset:warn torch-tf32:info",
+    "seed001_ascend_matrixvt": (
+        "host-arch:info openmmlab-range:fail mmcv-no-ops:fail npu-cann-matrix:warn libgomp-static-tls:warn"
+    ),
+    "seed002_a100_40gb": "gpu-memory:info torch-tf32:info yapf-verify:fail devkit-matplotlib:warn",
+    "seed003_ascend_bevfusion": (
+        "host-arch:info openmmlab-range:fail port-in-use:warn hccl-if-ip:fail npu-occupied:warn "
+        "npu-cann-matrix:warn"
+    ),
+    "seed004_minipc_wsl2": (
+        "wsl-memory:warn swap-none:info wsl-windows-drive:warn cpu-no-avx:warn cuda-home-unset:warn "
+        "gpu-memory:info torch-tf32:info numba-numpy-1-20:fail numpy-alias:warn nccl-old-wsl:fail"
+    ),
 }
 
 
