@@ -153,8 +153,11 @@ def _advice(verdict: Verdict, config: Optional[Config], path: str) -> str:
     if verdict.preset:
         return "Give %s instead of %s." % (verdict.preset, name)
     if verdict.kind in ("fcos3d", "imagenet", "backbone", "image_detector"):
+        start = name if name in verdict.starts else "|".join(verdict.starts)
+        if not start:
+            return "It is no detector to evaluate, and its backbone is that of no preset."
         return "It is no detector to evaluate; start a training from it: bevrepro train %s --init-from %s" % (
-            name,
+            start,
             path,
         )
     if verdict.kind == "ema":

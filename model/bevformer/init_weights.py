@@ -202,27 +202,27 @@ def expected(backbone: BackboneConfig) -> Optional[Tuple[str, str]]:
     return "imagenet", "torchvision's resnet%d, IMAGENET1K_V1" % backbone.depth
 
 
-def departures(config: Config, init: Optional[Mapping[str, Any]]) -> List[Tuple[str, bool, str]]:
-    """(what, whether it changes the result, why) for the fidelity ledger.  `init`: `InitReport.record()`."""
+def departures(config: Config, init: Optional[Mapping[str, Any]]) -> List[Tuple[str, str]]:
+    """(what, why) for the fidelity ledger; all of it changes the result.  `init`: `InitReport.record()`."""
     recipe = expected(config.backbone)
     kind, wanted = recipe or ("", "random weights")
     if init is None:
         why = "the recipe starts from %s; without --init-from the result cannot match the published numbers"
-        return [("backbone starts from random weights", True, why % wanted)] if recipe else []
+        return [("backbone starts from random weights", why % wanted)] if recipe else []
     found = []
     if init["kind"].startswith("bevformer"):
-        found.append(("starts from a trained detector", True, "fine-tuning it is another recipe"))
+        found.append(("starts from a trained detector", "fine-tuning it is another recipe"))
     elif init["kind"] != kind:
-        found.append(("starts from other weights than the recipe", True, "the recipe starts from " + wanted))
+        found.append(("starts from other weights than the recipe", "the recipe starts from " + wanted))
     elif kind == "imagenet" and init["sha256"][:8] not in _RECIPES_RESNET50:
         what = init["known_as"] or "ImageNet weights of unknown origin"
-        found.append(("starts from " + what, bool(init["known_as"]), "the recipe starts from " + wanted))
+        found.append(("starts from " + what, "the recipe starts from " + wanted))
     short = init["backbone_total"] - init["backbone_loaded"]
     if short:
         what = "%d backbone tensors start from random weights" % short
-        found.append((what, True, "the file has none for them"))
+        found.append((what, "the file has none for them"))
     if init["surplus"]:
-        found.append(("starts from parts of another backbone", True, "the recipe's file fits as a whole"))
+        found.append(("starts from parts of another backbone", "the recipe's file fits as a whole"))
     return found
 
 

@@ -3,8 +3,9 @@
 from typing import Any, Dict, Tuple
 
 import torch
+from torch import nn
 
-from .config import PRESETS
+from .config import PRESETS, Config
 
 _TABLES: Dict[str, Dict[str, Tuple[int, ...]]] = {}  # a cache: presets do not change while a process runs
 
@@ -14,17 +15,20 @@ def shapes_of(state: Dict[str, Any]) -> Dict[str, Tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def preset_tables() -> Dict[str, Dict[str, Tuple[int, ...]]]:
-    """By preset; half a second the first time.  torch < 2 has no meta context: it builds real models."""
+def weightless_model(config: Config) -> nn.Module:
+    """The detector on the meta device.  torch < 2 cannot build there: it gets a real one."""
     from .detector import build_model
 
+    with torch.random.fork_rng(devices=[]):
+        if not hasattr(torch, "compile"):
+            return build_model(config)
+        with torch.device("meta"):
+            return build_model(config)
+
+
+def preset_tables() -> Dict[str, Dict[str, Tuple[int, ...]]]:
+    """By preset; half a second the first time."""
     for name, make in PRESETS.items():
         if name not in _TABLES:
-            with torch.random.fork_rng(devices=[]):
-                if hasattr(torch, "compile"):
-                    with torch.device("meta"):
-                        model = build_model(make())
-                else:
-                    model = build_model(make())
-            _TABLES[name] = shapes_of(model.state_dict())
+            _TABLES[name] = shapes_of(weightless_model(make()).state_dict())
     return dict(_TABLES)

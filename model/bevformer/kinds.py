@@ -22,12 +22,16 @@ _DETECTOR = "pts_bbox_head."
 
 @dataclass(frozen=True)
 class Verdict:
-    """`text` completes "It looks like ..."; `preset` fits exactly, `nearest` is the most alike."""
+    """`text` completes "It looks like ..."; `preset` fits exactly, `nearest` is the most alike.
+
+    `starts`: the presets whose backbone these weights are.
+    """
 
     kind: str
     text: str
     preset: Optional[str] = None
     nearest: Optional[str] = None
+    starts: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def diagnose(shapes: Shapes, presets: Optional[Mapping[str, Shapes]] = None) -> 
         return Verdict("detector", "another multi-camera detector (no bev_embedding), such as DETR3D or PETR")
     if any(top in tops for top in _LIDAR):
         return Verdict("lidar", "a lidar detector")
-    return _single_image(shapes, tops)
+    return _single_image(shapes, presets, tops)
 
 
 def _bevformer(shapes: Shapes, presets: Mapping[str, Shapes], tops: Mapping[str, int]) -> Verdict:
@@ -83,7 +87,7 @@ def _bevformer(shapes: Shapes, presets: Mapping[str, Shapes], tops: Mapping[str,
     head = _DETECTOR + "transformer."
     v2 = [key for key in shapes if key.startswith(("fcos3d_bbox_head.", head + "fusion."))]
     if v2 or not any(key.startswith(head + "can_bus_mlp.") for key in shapes):
-        sign = "%d keys such as %s" % (len(v2), v2[0]) if v2 else "no can_bus_mlp"
+        sign = "%s such as %s" % (_count(len(v2), "key"), v2[0]) if v2 else "no can_bus_mlp"
         return Verdict("bevformer_v2", "a BEVFormer v2 (%s), which is another model" % sign)
     fits = [name for name, table in presets.items() if compare(shapes, table)]
     if fits:
@@ -139,20 +143,35 @@ def describe_backbone(shapes: Shapes) -> str:
     return "ResNet-%s%s" % (depth, " with DCNv2" if dcn else "")
 
 
-def _single_image(shapes: Shapes, tops: Mapping[str, int]) -> Verdict:
+def _single_image(shapes: Shapes, presets: Mapping[str, Shapes], tops: Mapping[str, int]) -> Verdict:
     prefix = backbone_prefix(shapes)
-    name = describe_backbone(_without(shapes, prefix)) if prefix is not None else ""
+    backbone = _without(shapes, prefix) if prefix is not None else {}
+    name, starts = describe_backbone(backbone), _with_backbone(backbone, presets)
     if "bbox_head" in tops and ("img_backbone" in tops or "backbone" in tops):
         mono = "img_backbone" in tops or any(
             key.startswith(("bbox_head.conv_dir_cls", "bbox_head.conv_attr")) for key in shapes
         )
         kind = "weights of FCOS3D (as r101_dcn_fcos3d_pretrain)" if mono else "a single-image detector"
-        return Verdict("fcos3d" if mono else "image_detector", "%s%s: initial weights" % (kind, _of(name)))
+        text = "%s%s: initial weights" % (kind, _of(name))
+        return Verdict("fcos3d" if mono else "image_detector", text, starts=starts)
     if prefix is None:
         return Verdict("unknown", "nothing known; its modules are %s" % by_module(shapes))
     if prefix == "":
-        return Verdict("imagenet", "ImageNet weights of a %s (torchvision's names)" % (name or "ResNet"))
-    return Verdict("backbone", "the weights of a backbone only (%s under %r)" % (name or "a ResNet", prefix))
+        text = "ImageNet weights of a %s (torchvision's names)" % (name or "ResNet")
+        return Verdict("imagenet", text, starts=starts)
+    text = "the weights of a backbone only (%s under %r)" % (name or "a ResNet", prefix)
+    return Verdict("backbone", text, starts=starts)
+
+
+def _with_backbone(backbone: Shapes, presets: Mapping[str, Shapes]) -> Tuple[str, ...]:
+    found = []
+    for name, table in presets.items():
+        fit = compare(backbone, _without(table, "img_backbone."))
+        if backbone and not (
+            fit.missing or fit.reshaped or any(k.startswith("layer") for k in fit.unexpected)
+        ):
+            found.append(name)
+    return tuple(found)
 
 
 def backbone_prefix(shapes: Shapes) -> Optional[str]:
@@ -214,6 +233,8 @@ def by_module(keys: Iterable[str]) -> str:
 
     def place(key: str) -> str:
         parts = key.split(".")
+        if key.startswith("ema_"):
+            return "ema_*"
         return ".".join(parts[:2]) if parts[0] == "pts_bbox_head" and len(parts) > 2 else parts[0]
 
     counts = Counter(place(key) for key in keys)

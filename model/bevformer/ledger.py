@@ -39,10 +39,7 @@ def fidelity_ledger(
         )
     if schedule.fp16_loss_scale:
         entries.append(ledger_entry("fp32 instead of fp16", STATISTICS, "mixed precision comes with issue 7"))
-    entries += [
-        ledger_entry(what, CHANGES if changes else STATISTICS, why)
-        for what, changes, why in departures(config, init)
-    ]
+    entries += [ledger_entry(what, CHANGES, why) for what, why in departures(config, init)]
     if options.deterministic and device.type == "cuda":
         entries.append(
             ledger_entry(

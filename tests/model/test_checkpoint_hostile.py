@@ -1,11 +1,14 @@
 """Files that are broken, foreign or meant to do harm: a sentence, and nothing executed."""
 
+import datetime
+import inspect
 import os
 import pickle
 import subprocess
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -231,3 +234,39 @@ def test_shapes_are_known_without_loading(tmp_path, zipped):
     seen = scan(str(tmp_path / "a.pth"))
     assert seen["state_dict"]["weight"] == Described((2, 3), "Float") == seen["parameter"]
     assert seen["half"] == Described((4,), "Half")
+
+
+@pytest.fixture
+def old_torch(monkeypatch):
+    """torch.load as it was before 1.13: everything is unpickled by the module it is given."""
+    whole = torch.load
+    free = {"weights_only": False} if "weights_only" in inspect.signature(whole).parameters else {}
+
+    def load(f, map_location=None, pickle_module=pickle, **options):
+        assert pickle_module is not pickle
+        return whole(f, map_location=map_location, pickle_module=pickle_module, **free, **options)
+
+    monkeypatch.setattr(torch, "load", load)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_old_torch_reads_through_the_list_alone(tmp_path, old_torch, zipped):
+    model, name = nn.Linear(3, 2), str(tmp_path / "a.pth")
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    meta = {"seed": np.int64(3), "means": np.ones(2), "CLASSES": ("car",), "when": datetime.date(2022, 3, 26)}
+    content = {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict(), "meta": meta}
+    torch.save(content, name, _use_new_zipfile_serialization=zipped)
+    loaded = load_checkpoint(name, nn.Linear(3, 2))
+    assert loaded["meta"]["seed"] == 3 and loaded["meta"]["when"].year == 2022
+    assert torch.equal(
+        loaded["optimizer"]["state"][0]["exp_avg"], content["optimizer"]["state"][0]["exp_avg"]
+    )
+
+
+def test_old_torch_refuses_code_even_where_the_scan_saw_none(tmp_path, old_torch, monkeypatch):
+    torch.save({"w": torch.ones(1), "x": Evil(os.system, "touch ran")}, str(tmp_path / "a.pth"))
+    monkeypatch.setattr(checkpoint_read, "scan", lambda path: None)
+    with pytest.raises(CheckpointError, match="posix.system"):
+        load_checkpoint(str(tmp_path / "a.pth"))
