@@ -124,7 +124,10 @@ def doctor_command(
         str | None, Option("--from-log", metavar="FILE|-", help="Name the cause of what broke in a log.")
     ] = None,
     explain: Annotated[
-        str | None, Option("--explain", metavar="ID", help="Tell one check in full, and what it says here.")
+        str | None,
+        Option(
+            "--explain", metavar="ID", help="Tell one check (and what it says here) or one failure in full."
+        ),
     ] = None,
     list_checks: Annotated[bool, Option("--list", help="List every check.")] = False,
     fix: Annotated[

@@ -13,7 +13,7 @@ from bevrepro.core.finding import Finding
 from bevrepro.core.machine import Machine
 from bevrepro.doctor import explain as explaining
 from bevrepro.doctor.diagnose import diagnose
-from bevrepro.doctor.explain import Entry, Explanation
+from bevrepro.doctor.explain import Entry, Explanation, Failure
 from bevrepro.doctor.registry import CHECKS
 from bevrepro.doctor.select import select
 
@@ -52,6 +52,10 @@ def print_explanation(wanted: "Wanted", id: str, machine: Callable[[], Machine])
     from bevrepro.cli.doctor import print_json, refuse_format
 
     refuse_format(wanted, "--explain")
+    broken = explaining.failure(id)
+    if broken is not None:
+        _print_failure(wanted, broken)
+        return
     told = explaining.explain(id)
     checks = [check for check in CHECKS if check.id == id]
     here = diagnose(machine(), checks) if checks else None
@@ -60,6 +64,25 @@ def print_explanation(wanted: "Wanted", id: str, machine: Callable[[], Machine])
         print_json({**to_json(told), **fires})
     else:
         _print_explanation(told, here)
+
+
+def _print_failure(wanted: "Wanted", failure: Failure) -> None:
+    from bevrepro.cli.doctor import print_json
+
+    if wanted.as_json:
+        print_json(to_json(failure))
+        return
+    console = Console(highlight=False)
+    console.print(Text(f"{failure.id} (in logs): {failure.title}", "bold"))
+    for part in (failure.cause, failure.fix):
+        console.print(Text(part))
+    for command in failure.commands:
+        console.print(Text(f"$ {command}", "cyan"), soft_wrap=True)
+    for link in failure.links:
+        console.print(Text(link, "dim"), soft_wrap=True)
+    console.print(Text(f"rests on {failure.source}", "dim"))
+    if failure.foreseen_by:
+        console.print(Text(f"$ bevrepro doctor --only {' --only '.join(failure.foreseen_by)}", "cyan"))
 
 
 def _print_explanation(told: Explanation, here: tuple[Finding, ...] | None) -> None:

@@ -41,6 +41,37 @@ class Explanation:
     command: str  # runs this check alone
 
 
+@dataclass(frozen=True)
+class Failure:
+    """`doctor --explain ID` for a failure that `--from-log` names."""
+
+    id: str
+    title: str
+    cause: str
+    fix: str = ""
+    commands: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    foreseen_by: tuple[str, ...] = ()
+    source: str = ""
+
+
+def failure(id: str) -> Failure | None:
+    """The row of facts/failures.toml; None for any other id."""
+    row = next((row for row in _failures() if row["id"] == id and row["tier"] != "evidence"), None)
+    if row is None:
+        return None
+    return Failure(
+        id=row["id"],
+        title=row["title"],
+        cause=row["cause"],
+        fix=row.get("fix", ""),
+        commands=tuple(row.get("commands", ())),
+        links=tuple(row.get("links", ())),
+        foreseen_by=tuple(_prefaces(row)),
+        source=row["source"],
+    )
+
+
 def every_check() -> tuple[Check, ...]:
     """Machines', targets' and paths' checks, in the order of the report."""
     paths = {check.id for checks in PATH_CHECKS.values() for check in checks}
@@ -68,7 +99,7 @@ def catalogue(checks: Iterable[Check] | None = None) -> tuple[Entry, ...]:
 def explain(id: str) -> Explanation:
     """ConfigError with near matches for an id that does not exist."""
     checks = {check.id: check for check in every_check()}
-    require(id, tuple(checks))
+    require(id, (*checks, *(row["id"] for row in _failures())))
     (entry,) = catalogue([checks[id]])
     return Explanation(entry, tuple(_facts_of(checks[id])), command_for(entry))
 
@@ -121,10 +152,14 @@ def _row(entry: Entry) -> str:
 def _foreseen() -> dict[str, list[str]]:
     """check id -> failures of facts/failures.toml whose `preface` names it."""
     found: dict[str, list[str]] = {}
-    for row in facts.table(FAILURES) if FAILURES in facts.TABLES else ():
+    for row in _failures():
         for id in _prefaces(row):
             found.setdefault(id, []).append(row["id"])
     return found
+
+
+def _failures() -> tuple[facts.Row, ...]:
+    return facts.table(FAILURES) if FAILURES in facts.TABLES else ()
 
 
 def _prefaces(row: dict[str, Any]) -> list[str]:

@@ -37,8 +37,10 @@ def require(name: str, known: Sequence[str]) -> None:
     """ConfigError with near matches where `name` is none of them."""
     if name in known:
         return
-    inside = [each for each in known if name and name.lower() in each]
-    near = tuple(dict.fromkeys((*get_close_matches(name.lower(), known, n=3, cutoff=0.5), *inside)))[:5]
+    lower = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    inside = [each for each in lower if name and name.lower() in each]
+    near = [lower[each] for each in dict.fromkeys((*close, *inside))][:5]
     raise ConfigError(
         f"there is no check or family {name!r} here",
         f"Near it: {', '.join(near)}." if near else "",

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from bevrepro import facts
 from bevrepro.core.errors import ConfigError
 from bevrepro.doctor import explain as explaining
 from bevrepro.doctor import target
@@ -56,10 +55,3 @@ def test_a_table_survives_any_wording():
     )
     row = explaining.as_markdown(explaining.catalogue([check])).splitlines()[-1]
     assert row == "| `odd` | a \\| b | It is `c \\| d`. [[1]](https://example.org) |"
-
-
-@pytest.mark.skipif(explaining.FAILURES not in facts.TABLES, reason="no table of failures")
-def test_what_a_failure_is_foreseen_by_exists():
-    known = {entry.id for entry in ENTRIES}
-    rows = [(row["id"], id) for row in facts.table(explaining.FAILURES) for id in explaining._prefaces(row)]
-    assert rows and [pair for pair in rows if pair[1] not in known] == []
