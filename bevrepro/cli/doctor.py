@@ -286,8 +286,9 @@ def _report_machine(
     elif wanted.format == "text":
         from bevrepro.cli.doctor_view import print_report
         from bevrepro.doctor.summary import summarise
+        from bevrepro.doctor.target import describe
 
-        lines = summarise(machine) | ({"target": f"{aim.id}: {aim.title}"} if aim else {})
+        lines = summarise(machine) | ({"target": describe(aim)} if aim else {})
         families = {check.family for check in checks}
         print_report({name: line for name, line in lines.items() if name in families}, findings, title)
     else:

@@ -15,6 +15,7 @@ from bevrepro.core.paths import atomic_write_text
 from bevrepro.core.units import MIB, size
 
 LARGEST_B = 8 * MIB  # a record has some ten KiB
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # a stranger's record is no terminal's master
 SHORTEST_NAME = 3  # replacing a user called "u" would spoil every word
 
 
@@ -39,7 +40,7 @@ def load(path: Path) -> Machine:
             do=remedy,
         )
     try:
-        return from_json(Machine, data)
+        return from_json(Machine, _scrub(data, [(CONTROL, "\ufffd")]))
     except ValueError as error:
         raise DataError(f"{path} does not describe a machine: {error}", do=remedy) from error
 

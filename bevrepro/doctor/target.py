@@ -234,6 +234,12 @@ def checks_for(target: Target | None) -> tuple[Check, ...]:
 CHECKS = checks_for(None)
 
 
+def describe(target: Target) -> str:
+    """One line, with what was not looked at for it."""
+    out = ", ".join(ACCELERATOR_FAMILIES[target.accelerator])
+    return f"{target.id}: {target.title} (does not matter to it: {out})"
+
+
 def left_out(target: Target, check: Check) -> bool:
     """Whether a machine's check says nothing that matters to the target."""
     return check.id in REPLACED or check.family in ACCELERATOR_FAMILIES[target.accelerator]

@@ -1,6 +1,7 @@
 """Recording scrubs names; replaying takes nothing on trust."""
 
 import json
+import os
 
 import pytest
 
@@ -70,3 +71,20 @@ def test_fields_of_a_newer_bevrepro_do_not_stop_a_replay(tmp_path):
     path = tmp_path / "host.json"
     path.write_text(json.dumps({"schema": 1, "host": {"system": "Linux", "moon": "full"}, "npu": {}}))
     assert record.load(path).host.system == "Linux"
+
+
+def test_a_strangers_record_sends_no_control_characters_to_the_terminal(tmp_path):
+    path = tmp_path / "host.json"
+    path.write_text(json.dumps({"schema": 1, "host": {"system": "Linux\x1b]0;owned\x07\r\n\ud800"}}))
+    assert record.load(path).host.system == "Linux\ufffd]0;owned" + "\ufffd" * 4
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge", "deep"])
+def test_what_cannot_be_a_record_is_refused_without_reading_it_all(tmp_path, kind):
+    path = tmp_path / "host.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"[" * (200_000 if kind == "deep" else record.LARGEST_B + 1))
+    with pytest.raises(DataError):
+        record.load(path)
