@@ -1,57 +1,33 @@
 """`bevrepro doctor`: will it work here, and why not. Alone it judges a machine, with a sub-command a path."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, BadParameter, Context, Exit, Option, Typer
+from typer import BadParameter, Context, Exit, Option, Typer
+
+from bevrepro.cli.doctor_examine import add_subjects
+from bevrepro.cli.doctor_options import (
+    ALONE,
+    AsJson,
+    Deep,
+    Format,
+    Only,
+    Skip,
+    Strict,
+    Wanted,
+    refuse,
+    refuse_contradictions,
+    wanted_from,
+)
 
 # The probes and checks are imported inside the functions: `bevrepro --help` does without them.
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from bevrepro.core.finding import Finding
     from bevrepro.core.machine import Machine
     from bevrepro.doctor.check import Check
     from bevrepro.doctor.target import Target
-
-FORMATS = ("text", "github", "markdown")
-ALONE = (
-    "record",
-    "replay",
-    "python",
-    "explain",
-    "from_log",
-    "list_checks",
-    "fix",
-    "undo",
-    "dry_run",
-    "target",
-)
-
-AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
-Format = Annotated[
-    str | None,
-    Option("--format", metavar="text|github|markdown", help="github: annotations for a workflow run."),
-]
-Only = Annotated[
-    list[str] | None, Option("--only", metavar="ID", help="Only this check or family; repeatable.")
-]
-Skip = Annotated[
-    list[str] | None, Option("--skip", metavar="ID", help="Not this check or family; repeatable.")
-]
-Strict = Annotated[bool, Option("--strict", help="Exit with 1 for warnings too.")]
-Deep = Annotated[bool, Option("--deep", help="Take the time to try and to read whole files (seconds).")]
-PathArgument = Annotated[Path, Argument(metavar="PATH")]
-
-SUBJECTS = (
-    ("env", "Look at an installed environment: versions against its lock and each other, edited files."),
-    ("data", "Look at nuScenes as it lies there: a folder, a mount, an archive or an infos file."),
-    ("ckpt", "Look at a checkpoint without torch: is it whole, of which preset, with which weights."),
-    ("config", "Look at a configuration: batch against learning rate, sampler, video mode."),
-    ("metrics", "Look at a metrics_summary.json: the mistake that its numbers point to."),
-)
 
 doctor = Typer(invoke_without_command=True)
 
@@ -59,44 +35,6 @@ doctor = Typer(invoke_without_command=True)
 def register(app: Typer) -> None:
     """Add the group."""
     app.add_typer(doctor, name="doctor")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How to report, and of what: the options that the group and its sub-commands share."""
-
-    as_json: bool = False
-    format: str = "text"
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    strict: bool = False
-    deep: bool = False
-
-
-def _wanted(
-    as_json: bool,
-    format: str | None,
-    only: list[str] | None,
-    skip: list[str] | None,
-    strict: bool,
-    deep: bool,
-    outer: Wanted | None = None,
-) -> Wanted:
-    """With `outer`, what stood before the sub-command counts as well."""
-    outer = outer or Wanted()
-    if format is not None and format not in FORMATS:
-        raise BadParameter(f"{format!r} is none of {', '.join(FORMATS)}", param_hint="--format")
-    wanted = Wanted(
-        as_json=as_json or outer.as_json,
-        format=format or outer.format,
-        only=(*outer.only, *(only or ())),
-        skip=(*outer.skip, *(skip or ())),
-        strict=strict or outer.strict,
-        deep=deep or outer.deep,
-    )
-    if wanted.as_json and wanted.format != "text":
-        raise BadParameter("--json and --format say different things: give one of them")
-    return wanted
 
 
 @doctor.callback(invoke_without_command=True)
@@ -141,14 +79,16 @@ def doctor_command(
     Looks without changing anything, needs about a second, and imports no torch. Exit code 1: something
     will fail. The sub-commands look at a path instead.
     """
-    wanted = _wanted(as_json, format, only, skip, strict, deep)
+    wanted = wanted_from(as_json, format, only, skip, strict, deep)
     if context.invoked_subcommand is not None:
-        _refuse(context, ALONE, f"does not go with `doctor {context.invoked_subcommand}`")
+        refuse(context, ALONE, f"does not go with `doctor {context.invoked_subcommand}`")
         context.obj = wanted
         return
-    _refuse_contradictions(context, fix, undo, dry_run)
+    refuse_contradictions(context, fix, undo, dry_run)
     if list_checks or explain is not None or undo:
         _without_diagnosis(wanted, list_checks, explain, replay, python)
+    aim = _target(target)
+    checks = _checks(wanted, aim)  # a wrong name is told before the machine is looked at
     machine = _machine(replay, python, wanted.deep)
     if from_log is not None:
         _from_log(from_log, wanted, machine)
@@ -156,51 +96,11 @@ def doctor_command(
         from bevrepro.doctor.record import save
 
         save(machine, record)
-    aim = _target(target)
-    checks = _checks(wanted, aim)
     findings = _diagnose(machine, checks)
     title = f"recorded in {replay}" if replay else "this machine"
     if fix:
         _fix(wanted, machine, findings, dry_run)
-    _report_machine(wanted, machine, findings, checks, aim, title)
-    _end(wanted, findings)
-
-
-def _refuse_contradictions(context: Context, fix: bool, undo: bool, dry_run: bool) -> None:
-    """One thing at a time, and nothing that would be ignored."""
-    modes = [name for name in ("from_log", "explain", "list_checks", "fix", "undo") if _given(context, name)]
-    if len(modes) > 1:
-        raise BadParameter(f"{' and '.join(map(_option, modes))} do not go together")
-    if dry_run and not fix:
-        raise BadParameter("--dry-run belongs to --fix")
-    if fix and _given(context, "replay") and not dry_run:
-        raise BadParameter(
-            "a recorded machine cannot be mended from here: add --dry-run, or leave out --replay"
-        )
-    mode = modes[0] if modes else ""
-    for rejected in {
-        "from_log": ("target", "record", "only", "skip", "strict", "format"),
-        "explain": ("target", "record", "only", "skip", "strict", "deep"),
-        "list_checks": ("target", "record", "replay", "python", "strict", "deep"),
-        "undo": ("target", "record", "replay", "python", "only", "skip", "strict", "deep", "format"),
-        "fix": ("record", "strict", "format"),
-    }.get(mode, ()):
-        _refuse(context, (rejected,), f"does not go with {_option(mode)}")
-
-
-def _refuse(context: Context, names: "Sequence[str]", why: str) -> None:
-    for name in names:
-        if _given(context, name):
-            raise BadParameter(f"{_option(name)} {why}")
-
-
-def _given(context: Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _option(name: str) -> str:
-    return "--list" if name == "list_checks" else "--" + name.replace("_", "-")
+    _report(wanted, machine, findings, checks, aim, title)
 
 
 def _without_diagnosis(
@@ -271,7 +171,7 @@ def _diagnose(machine: "Machine", checks: "Sequence[Check]") -> "tuple[Finding, 
     return diagnose(machine, checks)
 
 
-def _report_machine(
+def _report(
     wanted: Wanted,
     machine: "Machine",
     findings: "tuple[Finding, ...]",
@@ -279,6 +179,8 @@ def _report_machine(
     aim: "Target | None",
     title: str,
 ) -> None:
+    from bevrepro.cli.doctor_formats import fails, print_findings, print_json
+
     title += f", for target {aim.id}" if aim else ""
     if wanted.as_json:
         about = {"target": aim.id} if aim else {}
@@ -292,77 +194,9 @@ def _report_machine(
         families = {check.family for check in checks}
         print_report({name: line for name, line in lines.items() if name in families}, findings, title)
     else:
-        _print_other(wanted.format, title, findings)
-
-
-def _print_other(format: str, title: str, findings: "Sequence[Finding]") -> None:
-    from bevrepro.cli.doctor_formats import github, markdown
-
-    print(github(findings) if format == "github" else markdown(title, findings))
-
-
-def refuse_format(wanted: Wanted, what: str, *but: str) -> None:
-    """For what has no such format."""
-    if wanted.format not in ("text", *but):
-        raise BadParameter(f"{what} has no format {wanted.format}", param_hint="--format")
-
-
-def print_json(data: dict[str, Any]) -> None:
-    """To stdout."""
-    from bevrepro.core.codec import to_json
-
-    print(json.dumps(to_json(data), indent=1))
-
-
-def _end(wanted: Wanted, findings: "Sequence[Finding]") -> None:
-    bad = {"fail", "warn"} if wanted.strict else {"fail"}
-    if any(finding.severity.value in bad for finding in findings):
+        print_findings(wanted.format, title, findings)
+    if fails(findings, wanted.strict):
         raise Exit(1)
 
 
-def _examiner(family: str, sentence: str) -> "Callable[..., None]":
-    """The sub-command of one family."""
-
-    def examine(
-        context: Context,
-        path: PathArgument,
-        as_json: AsJson = False,
-        format: Format = None,
-        only: Only = None,
-        skip: Skip = None,
-        strict: Strict = False,
-        deep: Deep = False,
-    ) -> None:
-        wanted = _wanted(as_json, format, only, skip, strict, deep, context.obj)
-        findings = _examine(family, path, wanted)
-        _report_path(family, path, wanted, findings)
-        _end(wanted, findings)
-
-    examine.__doc__ = sentence
-    return examine
-
-
-def _examine(family: str, path: Path, wanted: Wanted) -> "tuple[Finding, ...]":
-    from importlib import import_module
-
-    from bevrepro.doctor.registry import PATH_CHECKS
-    from bevrepro.doctor.select import keep, select
-
-    select(PATH_CHECKS[family], wanted.only, wanted.skip)  # a wrong name before the work
-    examine = getattr(import_module(f"bevrepro.doctor.{family}"), f"examine_{family}")
-    return keep(examine(path, wanted.deep), PATH_CHECKS[family], wanted.only, wanted.skip)
-
-
-def _report_path(family: str, path: Path, wanted: Wanted, findings: "tuple[Finding, ...]") -> None:
-    if wanted.as_json:
-        print_json({"family": family, "path": str(path), "findings": findings})
-    elif wanted.format == "text":
-        from bevrepro.cli.doctor_view import print_report
-
-        print_report({family: str(path)}, findings, f"{family} {path.name or path}")
-    else:
-        _print_other(wanted.format, f"{family} {path}", findings)
-
-
-for _family, _sentence in SUBJECTS:
-    doctor.command(_family)(_examiner(_family, _sentence))
+add_subjects(doctor)

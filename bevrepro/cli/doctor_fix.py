@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from bevrepro.cli.doctor_formats import print_json
 from bevrepro.core.finding import Finding
 from bevrepro.core.machine import Machine
 from bevrepro.doctor.fix import Fix, plan
@@ -13,8 +14,6 @@ from bevrepro.drive import mend as mending
 
 def mend(machine: Machine, findings: Sequence[Finding], dry_run: bool, as_json: bool) -> None:
     """Do what can be taken back, or only show it."""
-    from bevrepro.cli.doctor import print_json
-
     around = mending.look_around(machine)
     fixes = plan(machine, findings, around)
     undo = None if dry_run or not fixes else str(mending.carry_out(fixes))
@@ -36,8 +35,6 @@ def mend(machine: Machine, findings: Sequence[Finding], dry_run: bool, as_json: 
 
 def undo_last(as_json: bool) -> None:
     """Put every file of the last --fix back as it was."""
-    from bevrepro.cli.doctor import print_json
-
     fixes = mending.take_back()
     if as_json:
         print_json({"restored": [fix.path for fix in fixes if not fix.mount]})

@@ -1,10 +1,29 @@
-"""Findings for other programs' eyes: annotations of a GitHub workflow, a table for an issue."""
+"""Findings for other programs' eyes: JSON, annotations of a GitHub workflow, a list for an issue."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
+from bevrepro.core.codec import to_json
 from bevrepro.core.finding import Finding, Severity
 
 LEVELS = {Severity.FAIL: "error", Severity.WARN: "warning", Severity.INFO: "notice"}
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """To stdout; dataclasses inside become objects."""
+    print(json.dumps(to_json(data), indent=1))
+
+
+def print_findings(format: str, title: str, findings: Sequence[Finding]) -> None:
+    """To stdout, as `github` or `markdown`."""
+    print(github(findings) if format == "github" else markdown(title, findings))
+
+
+def fails(findings: Sequence[Finding], strict: bool) -> bool:
+    """Whether the exit code is 1."""
+    bad = (Severity.FAIL, Severity.WARN) if strict else (Severity.FAIL,)
+    return any(finding.severity in bad for finding in findings)
 
 
 def github(findings: Sequence[Finding]) -> str:

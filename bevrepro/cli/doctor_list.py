@@ -1,12 +1,13 @@
 """`bevrepro doctor --list` and `--explain ID`."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bevrepro.cli.doctor_formats import print_json
+from bevrepro.cli.doctor_options import Wanted, refuse_format
 from bevrepro.cli.doctor_view import print_finding
 from bevrepro.core.codec import to_json
 from bevrepro.core.finding import Finding
@@ -17,14 +18,9 @@ from bevrepro.doctor.explain import Entry, Explanation, Failure
 from bevrepro.doctor.registry import CHECKS
 from bevrepro.doctor.select import select
 
-if TYPE_CHECKING:
-    from bevrepro.cli.doctor import Wanted
 
-
-def print_list(wanted: "Wanted") -> None:
+def print_list(wanted: Wanted) -> None:
     """Every check, or those that --only and --skip leave."""
-    from bevrepro.cli.doctor import print_json, refuse_format
-
     entries = explaining.catalogue(select(explaining.every_check(), wanted.only, wanted.skip))
     if wanted.as_json:
         print_json({"checks": entries})
@@ -47,10 +43,8 @@ def _print_entries(entries: Sequence[Entry]) -> None:
         console.print(table)
 
 
-def print_explanation(wanted: "Wanted", id: str, machine: Callable[[], Machine]) -> None:
+def print_explanation(wanted: Wanted, id: str, machine: Callable[[], Machine]) -> None:
     """One check, and what it says about `machine`; a check of paths has no machine to look at."""
-    from bevrepro.cli.doctor import print_json, refuse_format
-
     refuse_format(wanted, "--explain")
     broken = explaining.failure(id)
     if broken is not None:
@@ -66,9 +60,7 @@ def print_explanation(wanted: "Wanted", id: str, machine: Callable[[], Machine])
         _print_explanation(told, here)
 
 
-def _print_failure(wanted: "Wanted", failure: Failure) -> None:
-    from bevrepro.cli.doctor import print_json
-
+def _print_failure(wanted: Wanted, failure: Failure) -> None:
     if wanted.as_json:
         print_json(to_json(failure))
         return
