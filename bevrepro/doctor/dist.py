@@ -85,13 +85,14 @@ def _hccl_if_ip(machine: Machine) -> Iterator[Verdict]:
         return
     if not HCCL_ADDRESS.fullmatch(value):
         yield fail(f"HCCL_IF_IP={value} is no address", "Write ip or ip%interface, or leave it out.",
-                   "unset HCCL_IF_IP")  # fmt: skip
+                   "unset HCCL_IF_IP", fixable=True)  # fmt: skip
     elif machine.host.addresses == ():
         yield fail(
             f"HCCL_IF_IP={value} is no address of this machine",
             "It was set for another one: leave it out, or name an address of this machine.",
             "unset HCCL_IF_IP",
             "ip -brief address",
+            fixable=True,
         )
 
 

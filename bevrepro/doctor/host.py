@@ -77,6 +77,7 @@ def _wsl_memory(machine: Machine) -> Iterator[Verdict]:
             f"WSL2 has {size(total_b)} of memory (by default half of Windows')",
             "Write a [wsl2] section with memory= and swap= into %UserProfile%\\.wslconfig, then restart WSL.",
             "wsl.exe --shutdown",
+            fixable=True,
         )
 
 
@@ -142,7 +143,8 @@ def _open_files(machine: Machine) -> Iterator[Verdict]:
     need = facts.row("needs", "open-files")["count"]
     limit = machine.host.open_files
     if limit is not None and limit < need:
-        yield warn(f"at most {limit} open files", "Raise the limit in this shell.", "ulimit -n 65535")
+        yield warn(f"at most {limit} open files", "Raise the limit in this shell.", "ulimit -n 65535",
+                   fixable=True)  # fmt: skip
 
 
 def _trouble(machine: Machine) -> Iterator[Verdict]:

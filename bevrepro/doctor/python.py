@@ -48,7 +48,8 @@ def _pythonpath(machine: Machine) -> Iterator[Verdict]:
     for package in machine.python.packages or ():
         if package.location in places:
             yield warn(f"{package.name} {package.version} comes from PYTHONPATH ({package.location})",
-                       "Unset PYTHONPATH, or take that folder out.", "unset PYTHONPATH")  # fmt: skip
+                       "Unset PYTHONPATH, or take that folder out.", "unset PYTHONPATH",
+                       fixable=True)  # fmt: skip
 
 
 def _isolated(machine: Machine) -> Iterator[Verdict]:

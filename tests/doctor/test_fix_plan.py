@@ -148,3 +148,11 @@ def test_the_proposal_lies_beside_and_never_replaces():
     around = Around(SCRIPT, wslconfig="/mnt/c/Users/u/.wslconfig", wslconfig_text="[wsl2]\n", proposal="/p")
     (fix,) = plan(machine, findings("wsl-memory"), around)
     assert fix.path == "/p" and "/mnt/c/Users/u/.wslconfig" in fix.what
+
+
+@pytest.mark.parametrize(
+    "id", sorted({*RULES, "wsl-memory"} - {"cuda-home-unset", "cuda-link", "gcc-too-new"})
+)
+def test_what_has_a_rule_is_called_fixable(id):
+    """Left out: what depends on a toolkit or compiler that may be there or not, and a remark."""
+    assert id in FIXABLE
