@@ -11,6 +11,7 @@ from bevrepro import facts
 from bevrepro.core.machine import Compiled, Machine
 from bevrepro.doctor.architectures import runs_on
 from bevrepro.doctor.check import Check, Verdict, fail, issue, warn
+from bevrepro.probe.elf import plain_name
 
 REBUILD = "Rebuild or reinstall it for this torch, without pip's cache."
 
@@ -103,7 +104,7 @@ def _other_torch(machine: Machine) -> Iterator[Verdict]:
     torch = machine.python.torch
     for each in _extensions(machine):
         if torch and each.undefined_count:
-            named = ", ".join(each.undefined or ())
+            named = ", ".join(map(plain_name, each.undefined or ()))
             yield fail(
                 f"{each.name} needs {each.undefined_count} symbol(s) that torch {torch.version} has not, "
                 f"{named}: it was compiled for another torch",
