@@ -201,10 +201,10 @@ def demo(
     out: Annotated[
         Path, Option("--out", metavar="DIR", help="A new folder, or one of an earlier demo.")
     ] = Path("demo_out"),
-    steps: Annotated[int, Option("--steps", min=1, help="Optimiser steps; fewer learn less.")] = 1900,
+    steps: Annotated[int, Option("--steps", min=1, help="Optimiser steps; fewer learn less.")] = 1400,
     seed: Annotated[int, Option("--seed", min=0, max=2**31 - 1, help="Of data and training.")] = 0,
 ) -> None:
-    """Run everything once, on data made for it: no download, no GPU, no root. About 6 minutes on 2 cores.
+    """Run everything once, on data made for it: no download, no GPU, no root. About 4 minutes on 2 cores.
 
     Runs the real commands one after another and prints each so that it can be pasted. An interrupted
     demo goes on where it stopped when it is started again.

@@ -17,7 +17,7 @@ from bevrepro.core.paths import atomic_write_text
 from bevrepro.drive.launch import Interrupted, target_python
 
 CONFIG = "bevformer_micro"
-RECIPE_STEPS = 1900
+RECIPE_STEPS = 1400
 WARMUP_SHARE = 0.03  # of the steps (facts: micro.md)
 STATE = "demo.json"
 AGAIN = "Start the same demo again: it goes on where it stopped."

@@ -181,10 +181,10 @@ def bevformer_micro() -> Config:
         ),
         schedule=ScheduleConfig(
             max_epochs=0,
-            max_steps=1900,
+            max_steps=1400,
             lr=1e-3,
             backbone_lr_mult=1.0,
-            warmup_steps=57,
+            warmup_steps=42,
             min_lr_ratio=0.01,
             world_size=1,
         ),

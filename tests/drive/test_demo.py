@@ -8,7 +8,7 @@ import pytest
 from bevrepro.core.errors import ConfigError, UserError
 from bevrepro.data import status
 from bevrepro.drive import demo as demo_module
-from bevrepro.drive.demo import Demo, Step, run_demo, steps_of
+from bevrepro.drive.demo import RECIPE_STEPS, Demo, Step, run_demo, steps_of
 from bevrepro.drive.launch import Interrupted
 
 
@@ -165,7 +165,7 @@ def test_recipe_is_untouched_at_its_own_length_and_scaled_otherwise(tmp_path):
         demo = Demo(tmp_path, steps=steps)
         return next(step.text for step in steps_of(demo, lambda results: []) if step.argv[0] == "train")
 
-    assert "--cfg-options" not in train(1900)
+    assert "--cfg-options" not in train(1400)
     assert "schedule.max_steps=850 schedule.warmup_steps=26" in train(850)
 
 
@@ -181,3 +181,9 @@ def test_gpu_counts_only_with_a_torch_built_for_it(monkeypatch):
     for built, expected in (("12.4", 1), ("", 0)):
         monkeypatch.setattr(python, "probe_python", lambda *a, b=built: Python(torch=Torch("2.0", b)))
         assert demo_module.usable_gpus() == expected
+
+
+def test_the_demos_length_is_the_presets():
+    from bevformer.config import preset
+
+    assert preset("bevformer_micro").schedule.max_steps == RECIPE_STEPS

@@ -54,8 +54,8 @@ def test_warm_up_is_linear_from_a_third_over_500_iterations():
 
 
 def test_step_recipes_follow_the_cosine_per_step():
-    assert lr_factor(MICRO, 950, 40) == pytest.approx(0.505)
-    assert lr_factor(MICRO, 1900, 40) == pytest.approx(0.01)
+    assert lr_factor(MICRO, 700, 40) == pytest.approx(0.505)
+    assert lr_factor(MICRO, 1400, 40) == pytest.approx(0.01)
     assert lr_factor(MICRO, 1000, 40) > lr_factor(MICRO, 1001, 40)
 
 
