@@ -5,17 +5,13 @@ Z heights per pillar, T = 2 queues (history, current).
 """
 
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from .layers import init_projection, init_sampling
-from .ops.deform_attn import ms_deform_attn
-
-
-def _size_tensor(shapes: Sequence[Tuple[int, int]], like: Tensor) -> Tensor:
-    return like.new_tensor([[w, h] for h, w in shapes])  # (L, 2): offsets are in cells of their level
+from .ops.deform_attn import deform_attn
 
 
 class BEVCrossAttention(nn.Module):
@@ -42,13 +38,11 @@ class BEVCrossAttention(nn.Module):
         reference_BQ2: Tensor,
         bev_hw: Tuple[int, int],
     ) -> Tensor:
-        B, Q, C = query_BQC.shape
+        B, Q, _ = query_BQC.shape
         moved = query_BQC + position_BQC
         offsets = self.sampling_offsets(moved).view(B, Q, self.heads, 1, self.points, 2)
-        weights = self.attention_weights(moved).view(B, Q, self.heads, 1, self.points).softmax(-1)
-        value = self.value_proj(bev_BSC).view(B, -1, self.heads, C // self.heads)
-        locations = reference_BQ2[:, :, None, None, None] + offsets / _size_tensor([bev_hw], offsets)
-        out = ms_deform_attn(value, [bev_hw], locations, weights)
+        logits = self.attention_weights(moved).view(B, Q, self.heads, 1, self.points)
+        out = deform_attn(self.value_proj(bev_BSC), [bev_hw], reference_BQ2[:, :, None], offsets, logits)
         return query_BQC + self.dropout(self.output_proj(out))  # type: ignore[no-any-return]
 
 
@@ -82,8 +76,11 @@ class TemporalSelfAttention(nn.Module):
         init_projection(self.value_proj, self.output_proj)
 
     def _queues(self, query_BQC: Tensor, history: Optional[History]) -> Tensor:
-        """(B, 2, Q, C).  With history the second queue is the *initial* query, the same in every layer."""
-        own = torch.stack([query_BQC, query_BQC], 1)
+        """(B, 2, Q, C), or (B, 1, Q, C) when both queues are the current query, for want of a history.
+
+        With history the second queue is the *initial* query, the same in every layer.
+        """
+        own = query_BQC.unsqueeze(1)
         if history is None or not any(history.exists_B):
             return own
         both = torch.stack([history.bev_BQC, history.initial_BQC], 1)
@@ -107,32 +104,41 @@ class TemporalSelfAttention(nn.Module):
         # here each sample looks at its own history.  Equal for batch 1.
         both = torch.cat([queues[:, 0], query_BQC + position_QC], -1)
         offsets = self.sampling_offsets(both).view(B, Q, H, 2, 1, P, 2)
-        weights = self.attention_weights(both).view(B, Q, H, 2, P).softmax(-1)
+        logits = self.attention_weights(both).view(B, Q, H, 2, 1, P)
         offsets = offsets.permute(0, 3, 1, 2, 4, 5, 6).flatten(0, 1)  # (B*2, Q, H, 1, P, 2)
-        weights = weights.permute(0, 3, 1, 2, 4).flatten(0, 1).unsqueeze(3)
-        value = self.value_proj(queues).view(B * 2, -1, H, C // H)
-        locations = reference_BT_Q2[:, :, None, None, None] + offsets / _size_tensor([bev_hw], offsets)
-        out = ms_deform_attn(value, [bev_hw], locations, weights).view(B, 2, Q, C).mean(1)
+        logits = logits.permute(0, 3, 1, 2, 4, 5).flatten(0, 1)
+        value = self.value_proj(queues).expand(B, 2, Q, C).flatten(0, 1)
+        out = deform_attn(value, [bev_hw], reference_BT_Q2[:, :, None], offsets, logits)
+        out = out.view(B, 2, Q, C).mean(1)
         return query_BQC + self.dropout(self.output_proj(out))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """Which BEV queries each camera sees, and where.
+    """Which BEV queries each camera sees, and where; `geometry.visibility` makes it, once for all layers.
 
-    points_BNQZ2: projected pillar points in [0, 1] of the padded image; seen_BNQ: any height visible;
-    index: per (sample, camera) the visible queries, in the order b * N + n.
+    points_BNQZ2: projected pillar points in [0, 1] of the padded image.  index_K: per pair of sample and
+    camera, in the order b * N + n, the queries of which any height is seen.  The same as R rows per pair,
+    R the longest list: points_KRZ2, and query_KR, the row of the query among all B * Q.  Shorter lists are
+    filled up; slot_KR is query_KR, but B * Q, one behind the last, at the fillers.  counts_BQ: cameras that
+    see the query, at least 1.
     """
 
     points_BNQZ2: Tensor
-    seen_BNQ: Tensor
-    index: Tuple[Tensor, ...]
+    index_K: Tuple[Tensor, ...]
+    points_KRZ2: Tensor
+    query_KR: Tensor
+    slot_KR: Tensor
     counts_BQ: Tensor
 
     def to(self, device: torch.device) -> "Visibility":
-        index = tuple(queries.to(device) for queries in self.index)
         return Visibility(
-            self.points_BNQZ2.to(device), self.seen_BNQ.to(device), index, self.counts_BQ.to(device)
+            self.points_BNQZ2.to(device),
+            tuple(queries.to(device) for queries in self.index_K),
+            self.points_KRZ2.to(device),
+            self.query_KR.to(device),
+            self.slot_KR.to(device),
+            self.counts_BQ.to(device),
         )
 
 
@@ -169,34 +175,22 @@ class SpatialCrossAttention(nn.Module):
     ) -> Tensor:
         inner = self.deformable_attention
         B, Q, C = query_BQC.shape
-        N, S = features_BNSC.shape[1:3]
         H, L, P = inner.heads, inner.levels, inner.points
-        Z = visible.points_BNQZ2.shape[3]
+        pairs, longest = visible.query_KR.shape
         # Offsets and weights depend on the query only: once per query, not once per camera.  No position.
-        offsets = inner.sampling_offsets(query_BQC).view(B * Q, H, L, P, 2)
-        weights = inner.attention_weights(query_BQC).view(B * Q, H, L * P).softmax(-1).view(B * Q, H, L, P)
-        value = inner.value_proj(features_BNSC).view(B * N, S, H, C // H)
-        longest = max(1, max(len(index) for index in visible.index))
-        rows = torch.zeros(B * N, longest, dtype=torch.int64, device=query_BQC.device)
-        for pair, index in enumerate(visible.index):
-            rows[pair, : len(index)] = index
-        flat = rows + (torch.arange(B * N, device=rows.device) // N * Q).unsqueeze(1)
-        points = visible.points_BNQZ2.flatten(0, 1).gather(
-            1, rows.view(B * N, longest, 1, 1).expand(-1, -1, Z, 2)
-        )
+        rows = visible.query_KR.flatten()
+        offsets = inner.sampling_offsets(query_BQC).flatten(0, 1).index_select(0, rows)
+        logits = inner.attention_weights(query_BQC).flatten(0, 1).index_select(0, rows)
         # Points are laid out point-major: index = point * Z + height.
-        shifts = (offsets[flat] / _size_tensor(shapes_L, offsets)[:, None]).view(
-            B * N, longest, H, L, P // Z, Z, 2
+        out = deform_attn(
+            inner.value_proj(features_BNSC).flatten(0, 1),
+            shapes_L,
+            visible.points_KRZ2,
+            offsets.view(pairs, longest, H, L, P, 2),
+            logits.view(pairs, longest, H, L, P),
         )
-        locations = (points[:, :, None, None, None] + shifts).flatten(4, 5)
-        out = ms_deform_attn(value, shapes_L, locations, weights[flat])
-        kept = [
-            (out[pair, : len(index)], flat[pair, : len(index)]) for pair, index in enumerate(visible.index)
-        ]
-        slots = query_BQC.new_zeros(B * Q, C).index_add(
-            0,
-            torch.cat([where for _, where in kept]),
-            torch.cat([part for part, _ in kept]).to(query_BQC.dtype),
+        slots = query_BQC.new_zeros(B * Q + 1, C).index_add(
+            0, visible.slot_KR.flatten(), out.reshape(-1, C).to(query_BQC.dtype)
         )
-        slots = slots.view(B, Q, C) / visible.counts_BQ.unsqueeze(-1)
+        slots = slots[:-1].view(B, Q, C) / visible.counts_BQ.unsqueeze(-1)
         return query_BQC + self.dropout(self.output_proj(slots))  # type: ignore[no-any-return]

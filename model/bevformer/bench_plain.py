@@ -46,10 +46,10 @@ class PlainSpatialCrossAttention(nn.Module):
     ) -> Tensor:
         B, _, C = query_BQC.shape
         N, Z = visible.points_BNQZ2.shape[1], visible.points_BNQZ2.shape[3]
-        longest = max(1, max(len(index) for index in visible.index))
+        longest = max(1, max(len(index) for index in visible.index_K))
         queries = query_BQC.new_zeros(B, N, longest, C)
         points = query_BQC.new_zeros(B, N, longest, Z, 2)
-        for pair, index in enumerate(visible.index):
+        for pair, index in enumerate(visible.index_K):
             sample, camera = divmod(pair, N)
             queries[sample, camera, : len(index)] = query_BQC[sample, index]
             points[sample, camera, : len(index)] = visible.points_BNQZ2[sample, camera, index].to(points)
@@ -57,7 +57,7 @@ class PlainSpatialCrossAttention(nn.Module):
             queries.view(B * N, longest, C), features_BNSC.flatten(0, 1), shapes_L, points.flatten(0, 1)
         ).view(B, N, longest, C)
         slots = torch.zeros_like(query_BQC)
-        for pair, index in enumerate(visible.index):
+        for pair, index in enumerate(visible.index_K):
             sample, camera = divmod(pair, N)
             slots[sample, index] += out[sample, camera, : len(index)]
         slots = slots / visible.counts_BQ[..., None]

@@ -15,11 +15,11 @@ from bevformer.attention import (  # noqa: E402
     History,
     SpatialCrossAttention,
     TemporalSelfAttention,
-    Visibility,
 )
 from bevformer.config import DecoderConfig, EncoderConfig, TransformerConfig  # noqa: E402
 from bevformer.decoder import Decoder, DecoderLayer, SelfAttention  # noqa: E402
 from bevformer.encoder import EncoderLayer  # noqa: E402
+from bevformer.geometry import gather_visible  # noqa: E402
 from bevformer.layers import FFN  # noqa: E402
 
 C, HEADS = 16, 4
@@ -66,9 +66,7 @@ def test_temporal_self_attention(hw, exists):
 
 
 def visible(uv_BNQZ2, seen_BNQZ):
-    seen = tensor(seen_BNQZ).any(-1)
-    index = tuple(row.nonzero().squeeze(-1) for row in seen.flatten(0, 1))
-    return Visibility(tensor(uv_BNQZ2), seen, index, seen.sum(1).clamp(min=1).double())
+    return gather_visible(tensor(uv_BNQZ2), tensor(seen_BNQZ).any(-1))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bevformer.ops.deform_attn import ms_deform_attn
+from bevformer.ops.deform_attn import deform_attn
 from bevformer.ops.modulated_conv import modulated_deform_conv
 
 
@@ -39,17 +39,29 @@ def draw(shapes, B=2, H=2, D=3, Q=4, P=3, seed=0):
     return value, locations, weights
 
 
+def ours(value, shapes, locations, logits):
+    """Locations as offsets from reference points drawn at random, in cells; logits as they are."""
+    generator = torch.Generator().manual_seed(5)
+    B, Q, _, _, P, _ = locations.shape
+    reference = torch.rand(B, Q, P, 2, generator=generator, dtype=torch.float64)
+    sizes = torch.tensor([[w, h] for h, w in shapes], dtype=torch.float64)[:, None]
+    return deform_attn(
+        value.flatten(2), shapes, reference, (locations - reference[:, :, None, None]) * sizes, logits
+    )
+
+
 @pytest.mark.parametrize("shapes", [[(5, 4)], [(4, 6), (2, 3)], [(1, 1), (3, 1), (2, 5)]])
 def test_deformable_attention_equals_a_loop_over_points(shapes):
     value, locations, weights = draw(shapes)
-    ours = ms_deform_attn(value, shapes, locations, weights)
-    assert torch.allclose(ours, brute_force(value, shapes, locations, weights), atol=1e-12)
+    soft = weights.flatten(3).softmax(-1).view_as(weights)
+    twin = brute_force(value, shapes, locations, soft)
+    assert torch.allclose(ours(value, shapes, locations, weights), twin, atol=1e-12)
 
 
 def test_deformable_attention_has_right_gradients():
     value, locations, weights = (t.requires_grad_() for t in draw([(3, 4), (2, 2)], B=1, Q=2, P=2))
     assert torch.autograd.gradcheck(
-        lambda v, x, w: ms_deform_attn(v, [(3, 4), (2, 2)], x, w), (value, locations, weights)
+        lambda v, x, w: ours(v, [(3, 4), (2, 2)], x, w), (value, locations, weights)
     )
 
 

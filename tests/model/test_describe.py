@@ -53,7 +53,7 @@ def test_the_nominal_rig_sees_what_a_nuscenes_car_sees():
     points = geometry.pillar_points(
         200, 200, 4, preset("bevformer_base").head.pc_range_m, torch.device("cpu")
     )
-    counts = [len(index) for index in geometry.visibility(points, [meta]).index]
+    counts = [len(index) for index in geometry.visibility(points, [meta]).index_K]
     assert sum(counts) == pytest.approx(44855, rel=0.01)
     assert 6 * max(counts) == pytest.approx(57258, rel=0.01)
 
