@@ -42,9 +42,3 @@ class DiskError(UserError):
     """No space left, or a folder that cannot be written."""
 
     exit_code = 8
-
-
-class Diverged(UserError):
-    """Training produced NaN or infinity: a finding about the run, not a fault of the machine."""
-
-    exit_code = 1

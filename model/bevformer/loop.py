@@ -15,7 +15,8 @@ from torch import nn
 from .atomic import link_latest
 from .checkpoint import save_checkpoint
 from .config import ScheduleConfig
-from .errors import DataError, Diverged, UserError
+from .errors import DataError, UserError
+from .matching import Diverged
 from .optim import clip_gradients, lr_factor, set_lr
 from .runstate import DataOrder, seed_step, step_rng
 from .talk import Talk

@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 from .codes import at_least_float32, encode_boxes
-from .errors import Diverged
+from .errors import UserError
 from .types import GroundTruth
+
+
+class Diverged(UserError):
+    """Training produced NaN or infinity: a finding about the run, not a fault of the machine."""
+
+    exit_code = 1
 
 
 def matching_cost(logits_QK: Tensor, codes_Q10: Tensor, truth: GroundTruth) -> Tensor:

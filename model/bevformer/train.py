@@ -19,9 +19,9 @@ from . import record
 from .atomic import write_atomically
 from .checkpoint import load_weights
 from .config import Config, override, to_dict
-from .errors import ConfigError, DataError, Diverged
+from .errors import ConfigError, DataError
 from .init_weights import initialise
-from .loop import Interrupted, Saver, train_loop
+from .loop import Diverged, Interrupted, Saver, train_loop
 from .optim import build_optimizer
 from .resume import check_resumed, find_resume, restore_optimizer, resumed_init
 from .runstate import DataOrder, Options, seed_weights

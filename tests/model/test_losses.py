@@ -4,9 +4,8 @@ import torch
 
 from bevformer.codes import decode_boxes, encode_boxes, scale_centres
 from bevformer.config import HeadConfig
-from bevformer.errors import Diverged
 from bevformer.losses import detection_losses, focal_loss
-from bevformer.matching import match, matching_cost
+from bevformer.matching import Diverged, match, matching_cost
 from bevformer.types import GroundTruth, empty_truth
 
 
