@@ -301,12 +301,12 @@ def _check_launcher(launcher: str) -> None:
     if launcher in ("slurm", "mpi"):
         raise ConfigError(
             f"--launcher {launcher} is not supported",
-            "Several processes are started by torchrun, from a later version on (issue 7).",
+            "Several processes will be started by torchrun; this version trains on one device.",
             "Leave --launcher out; in a job script run the same command with --gpus 1.",
         )
     if launcher == "pytorch":
         raise ConfigError(
-            "--launcher pytorch: training on several devices comes with a later version (issue 7)",
+            "--launcher pytorch: training on several devices is not there yet",
             "One device needs no launcher.",
             "Leave --launcher out.",
         )

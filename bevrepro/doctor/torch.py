@@ -168,7 +168,7 @@ def _tf32(machine: Machine) -> Iterator[Verdict]:
     if torch and gpus and older(torch.version, row["below"]) and older(torch.version, row["from"]) is False:
         yield info(
             f"torch {torch.version} multiplies matrices in TF32 by default on {gpus[0].name}",
-            "Compare numbers only with runs of the same setting; `bevrepro` sets and records it itself.",
+            "Compare numbers only with runs of the same setting.",
         )
 
 

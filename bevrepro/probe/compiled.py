@@ -22,6 +22,7 @@ FOREIGN = re.compile(r"libcuda\.so|libnvidia|ld-linux|lib(c|m|dl|rt|pthread)\.so
 # Mangled names in the namespaces at::, c10::, torch:: and caffe2::, and the functions of libtorch_python.
 TORCH_SYMBOL = re.compile(r"_Z(T[IVST])?N?[KVrRO]*(2at|3c10|5torch|6caffe2)|THP[A-Z]")
 EXTENSIONS = ("mmcv/_ext*.so", "mmdet3d/ops/*/*.so", "torchvision/_C.so", "torchvision/_C.*.so")
+NCCL = re.compile(rb"NCCL version (\d+\.\d+\.\d+)")
 NAMED = 4  # symbols told to people
 
 
@@ -53,8 +54,13 @@ class Linker:
         self.torch_lib = site / "torch/lib"
         self.folders = [Path(each) for each in environment.get("LD_LIBRARY_PATH", "").split(":") if each]
         self.folders += [self.torch_lib, *sorted(site.glob("nvidia/*/lib"))]
+        if len(site.parents) > 1:
+            self.folders.append(site.parents[1])  # conda keeps CUDA in <prefix>/lib, beside python3.x
         self.folders += [root / each for each in FOLDERS]
         self.cache = cached_names(root)
+        # Wheels rename libraries (libcudart-80664282.so.10.2) and leave their SONAME as it was; once torch
+        # has loaded them, others that need libcudart.so.10.2 are content.
+        self.sonames = {_soname(path) for path in sorted(self.torch_lib.glob("lib*-*.so*"))}
 
     def find(self, name: str, search: Sequence[str]) -> Path | None:
         places = (folder / name for folder in (*map(Path, search), *self.folders))
@@ -63,7 +69,16 @@ class Linker:
     def known(self, name: str, search: Sequence[str]) -> bool:
         """Whether it would be found; `libcuda.so.1` and the like are the driver's affair."""
         in_cache = b"\0" + name.encode() + b"\0" in self.cache
-        return bool(FOREIGN.match(name)) or in_cache or self.find(name, search) is not None
+        loaded = in_cache or name in self.sonames
+        return bool(FOREIGN.match(name)) or loaded or self.find(name, search) is not None
+
+
+def _soname(path: Path) -> str | None:
+    try:
+        with Elf(path) as elf:
+            return elf.soname()
+    except (NotElf, OSError):
+        return None
 
 
 def _torch(torch: Torch, site: Path, version: str, linker: Linker) -> Torch:
@@ -154,12 +169,11 @@ def _nccl(site: Path, folder: Path) -> str | None:
     for path in (*site.glob("nvidia/nccl/lib/libnccl.so.2"), *sorted(folder.glob("libtorch_cuda*.so"))):
         try:
             with Elf(path) as elf:
-                said = elf.find_in(".rodata", b"NCCL version ", 40) or b""
+                match = elf.search(".rodata", NCCL)
+                if match:
+                    return match[1].decode()
         except (NotElf, OSError):
             continue
-        match = re.match(rb"NCCL version (\d+\.\d+\.\d+)", said)
-        if match:
-            return match[1].decode()
     return None
 
 

@@ -131,12 +131,11 @@ class Elf:
         names_at = entries[self._names_index][4]
         return tuple(Section(self._text(names_at + each[0]), each[4], each[5]) for each in entries)
 
-    def find_in(self, section: str, words: bytes, length: int) -> bytes | None:
-        """`length` bytes from the first place of `words` in that section on."""
+    def search(self, section: str, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """The first match in that section. It may have gigabytes: begin the pattern with fixed words."""
         for each in self.sections():
             if each.name == section:
-                at = self._map.find(words, each.offset, each.offset + each.size)
-                return self._map[at : at + length] if at >= 0 else None
+                return pattern.search(self._map, each.offset, each.offset + each.size)
         return None
 
     def bytes_at(self, offset: int, size: int) -> bytes:

@@ -33,12 +33,11 @@ def fidelity_ledger(
                 "batch of %d instead of %d"
                 % (schedule.samples_per_gpu, schedule.samples_per_gpu * schedule.world_size),
                 CHANGES,
-                "the recipe asks for %d devices and this is one; emulating them comes with issue 7"
-                % schedule.world_size,
+                "the recipe asks for %d devices and this is one" % schedule.world_size,
             )
         )
     if schedule.fp16_loss_scale:
-        entries.append(ledger_entry("fp32 instead of fp16", STATISTICS, "mixed precision comes with issue 7"))
+        entries.append(ledger_entry("fp32 instead of fp16", STATISTICS, "mixed precision is not there yet"))
     entries += [ledger_entry(what, CHANGES, why) for what, why in departures(config, init)]
     if options.deterministic and device.type == "cuda":
         entries.append(

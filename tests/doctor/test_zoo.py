@@ -58,8 +58,8 @@ EXPECTED = {
     ),
     "ascend_910b": "host-arch:info",
     "ascend_910b_stale_script": (
-        "host-arch:info port-in-use:warn hccl-if-ip:fail npu-unhealthy:warn npu-occupied:warn "
-        "npu-torch-pair:fail npu-cann-matrix:warn libgomp-static-tls:warn"
+        "host-arch:info openmmlab-range:fail port-in-use:warn hccl-if-ip:fail npu-unhealthy:warn "
+        "npu-occupied:warn npu-torch-pair:fail npu-cann-matrix:warn libgomp-static-tls:warn"
     ),
     "ascend_910b_without_cann": "host-arch:info hccl-if-ip:fail npu-toolkit-missing:warn npu-idle:warn",
     "ascend_container_without_devices": "host-arch:info gpu-none:info npu-smi-broken:warn npu-no-cann:fail",

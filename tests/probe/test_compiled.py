@@ -6,7 +6,8 @@ from bevrepro.probe.compiled import probe_libstdcxx, read_compiled
 from tests.probe.compiling import compile_library, gpu_code, needs_gcc
 
 OLD, NEW = "_ZN3c106detail3oldEv", "_ZN3c106detail3newEv"
-NCCL = 'const char said[] = "NCCL version 2.7.8+cuda11.1";'
+# Real libraries say "NCCL version" before, without a number.
+NCCL = 'const char said[] = "Unknown NCCL version\\0NCCL version 2.7.8+cuda11.1";'
 
 
 def environment(folder, symbol=OLD, extension=True):
@@ -78,6 +79,19 @@ def test_a_missing_cuda_runtime(tmp_path):
     assert read_compiled(python, environment={}).extensions[0].missing == ("libcudart.so.10.2",)
     assert read_compiled(python, environment={"LD_LIBRARY_PATH": str(tmp_path)}).extensions[0].missing == ()
     assert "library-missing" in ids(read_compiled(python, environment={}))
+
+
+@needs_gcc
+def test_a_library_that_a_wheel_renamed_is_found_by_its_own_name(tmp_path):
+    """torch 1.10.0 brings libcudart-80664282.so.10.2, torchvision 0.11.1 needs libcudart.so.10.2: they fit."""
+    python = environment(tmp_path)
+    lib = tmp_path / "torch/lib"
+    renamed = lib / "libcudart-80664282.so.10.2"
+    compile_library(renamed, "int r(void) { return 1; }", "-Wl,-soname,libcudart.so.10.2")
+    compile_library(tmp_path / "torchvision/_C.so", "int f(void) { return 1; }", "-Wl,--no-as-needed",
+                    f"-L{lib}", "-l:libcudart-80664282.so.10.2")  # fmt: skip
+    found = {each.name: each.missing for each in read_compiled(python, environment={}).extensions}
+    assert found["torchvision/_C.so"] == ()
 
 
 def test_no_torch_is_left_as_it_is(tmp_path):
