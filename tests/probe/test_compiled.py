@@ -83,7 +83,7 @@ def test_a_missing_cuda_runtime(tmp_path):
 
 @needs_gcc
 def test_a_library_that_a_wheel_renamed_is_found_by_its_own_name(tmp_path):
-    """torch 1.10.0 brings libcudart-80664282.so.10.2, torchvision 0.11.1 needs libcudart.so.10.2: they fit."""
+    """torch 1.10.0 brings libcudart-80664282.so.10.2; torchvision 0.11.1 needs libcudart.so.10.2."""
     python = environment(tmp_path)
     lib = tmp_path / "torch/lib"
     renamed = lib / "libcudart-80664282.so.10.2"
