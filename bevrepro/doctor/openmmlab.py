@@ -109,7 +109,7 @@ def _other_torch(machine: Machine) -> Iterator[Verdict]:
                 f"{each.name} needs {each.undefined_count} symbol(s) that torch {torch.version} has not, "
                 f"{named}: it was compiled for another torch",
                 REBUILD,
-                "python -m pip cache remove 'mmcv*'",
+                *(("python -m pip cache remove 'mmcv*'",) if each.name.startswith("mmcv/") else ()),
             )
 
 
