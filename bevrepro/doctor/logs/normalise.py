@@ -39,7 +39,8 @@ _PREFIX = re.compile(
 _QUOTED = re.compile(
     r"^(?:[QA问答]\d*[:.] ?|#{1,4} |// ?|> ?[QA#])"
     r"|^(?:[-*+] |[0-9a-f]{7,12} )?(?:\[\w+\]:? ?)?(?:[Ff]ix(?:ed|es)?|[Aa]dd(?:ed|s)?|Support|Handle|Avoid"
-    r"|Document|Improve|Work ?around|Catch|Prevent|Resolve[sd]?|Close[sd]?|修复)\b:? (?!ing)"
+    r"|Document|Improve|Work ?around|Catch|Prevent|Resolve[sd]?"
+    r"|Solve[sd]?|Deprecate[sd]?|Allow|Report|Close[sd]?|修复)\b:? (?!ing)"
     r"|^except \S|\.\.\. ok$"
     r"|\b[Ii]f you (?:see|get|encounter|run into|hit)\b|如果(?:出现|遇到|报)|\b[ef]?grep |\bPASSED\b"
 )
