@@ -11,6 +11,7 @@ far their outputs lie apart.  Writes JSON to --out, else to stdout.
 import argparse
 import copy
 import json
+import os
 import re
 import statistics
 import sys
@@ -79,6 +80,7 @@ def parse_size(text: Optional[str], config: Config) -> Optional[Tuple[int, int]]
 
 def bench(config: Config, size: ImageSize, repeats: int, train: bool, talk: Talk) -> Dict[str, Any]:
     """Everything that is written, as JSON."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     torch.manual_seed(0)
     ours = with_spread_sampling(build_model(config)).train(train)
     plain = plain_copy(ours)
@@ -103,6 +105,7 @@ def bench(config: Config, size: ImageSize, repeats: int, train: bool, talk: Talk
         "max_abs_difference": apart,
         **{name: contestant.summary() for name, contestant in contestants.items()},
         "host": host_summary(torch.device("cpu")),
+        "load_1m_before": load,
         "versions": versions(),
         "time": now_text(),
         "about": "Seconds; medians. ratio = plain / ours: above 1, ours is faster. encoder_s is the part of a"

@@ -75,6 +75,13 @@ def test_as_a_program_it_says_what_is_wrong():
     assert done.returncode == 6 and "--size 7x7" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_the_recorded_run_is_of_this_bench_and_not_slower():
+    recorded = json.loads((Path(__file__).parents[2] / "benchmarks" / "tiny_cpu_inference.json").read_text())
+    assert recorded["config"] == "bevformer_tiny" and recorded["images_hw"] == [480, 800]
+    assert recorded["host"]["threads"] == 2 and recorded["host"]["cpu"]
+    assert min(recorded[kind] for kind in ("ratio", "ratio_cpu_time", "ratio_encoder")) >= 1.0
+
+
 @pytest.mark.slow
 def test_ours_is_not_slower_in_the_part_that_differs(heard):
     """The encoder; of tiny's whole step at full size 95 % are the backbone, which both share."""
