@@ -189,3 +189,11 @@ def test_describing_leaves_the_model_usable():
     described.measure_saved(model.config, model, nominal.image_size(model.config))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_an_upstream_file_is_described_as_its_preset(tmp_path, heard, monkeypatch):
+    from bevformer import upstream_config
+
+    monkeypatch.setattr(upstream_config, "read_config", lambda path: (preset("bevformer_micro"), ["a note"]))
+    assert described.main([str(tmp_path / "upstream.py")], heard) == 0
+    assert heard.results[0]["state_dict_keys"] == 138 and heard.notes == ["a note"]
