@@ -8,7 +8,7 @@ ARGS ?=
 FORMATTED := bevrepro model tests envs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format docs lock lock-check gpu-check clean
+.PHONY: help venv demo test test-slow lint format docs lock lock-check gpu-check clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: venv  ## From nothing to a report with pictures (minutes, no GPU needed)
 
 test: venv  ## Run the default tests
 	@$(VENV)/python -m pytest $(ARGS)
+
+test-slow: venv  ## Run the slow tests: a demo that has to learn, full sizes, golden numbers (minutes)
+	@$(VENV)/python -m pytest -m slow $(if $(ARGS),$(ARGS),tests/drive tests/model)
 
 lint: venv  ## Check style (ruff) and types (mypy)
 	$(VENV)/ruff check .

@@ -4,9 +4,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
+
+if TYPE_CHECKING:
+    from bevrepro.data.mount import Plan
 
 Json = Annotated[bool, Option("--json", help="Write JSON to stdout.")]
 Seed = Annotated[int, Option(min=0, help="Same seed, same bytes.")]
@@ -40,13 +43,34 @@ def mount_command(
     Nothing is extracted. Where FUSE is missing, the archives are remembered and training reads them itself.
     """
     from bevrepro.data import mount as mounting
+    from bevrepro.data import remembered
 
     planned = mounting.plan(archives, mountpoint, in_process)
     done = planned if dry_run else mounting.mount(planned, _say)
+    if done.mode == remembered.IN_PROCESS and not dry_run:
+        _open_in_process(done)
     if as_json:
         _print_json({**done.to_json(), "dry_run": dry_run})
     else:
         _print_mount(done.to_json(), dry_run)
+
+
+def _open_in_process(done: "Plan") -> None:
+    """Let the reader open every archive once, so that a cut one is named now and not hours into a training.
+
+    Raises what it raises, with the archives forgotten again.
+    """
+    from bevrepro.cli.progress import shown
+    from bevrepro.data import remembered
+    from bevrepro.drive.launch import run_model
+
+    roots = [part for archive in done.archives for part in ("--data-root", str(archive.path))]
+    try:
+        with shown() as on_event:
+            run_model("store", roots, on_event=on_event)
+    except BaseException:  # Ctrl-C too
+        remembered.forget(done.mountpoint)
+        raise
 
 
 @data.command("umount")

@@ -95,4 +95,19 @@ def test_prepare_gives_the_archives_of_a_remembered_mount_point(started, archive
     chosen = ["--out", str(tmp_path / "infos"), "--version", "v1.0-mini", "--no-can-bus"]
     assert main(["data", "prepare", "--data-root", str(tmp_path / "mnt"), "--json", *chosen]) == 0
     expected = ["prepare", "--data-root", str(archive), *chosen]
-    assert started == [expected] and json.loads(capsys.readouterr().out)["files"] == 3
+    opened = ["store", "--data-root", str(archive)]
+    assert started == [opened, expected] and json.loads(capsys.readouterr().out)["files"] == 3
+
+
+def test_an_archive_the_reader_refuses_is_named_at_once_and_forgotten(archive, tmp_path, monkeypatch, capsys):
+    from bevrepro.core.errors import DataError
+    from bevrepro.data import remembered
+    from bevrepro.drive import launch
+
+    def refuse(verb, argv, **options):
+        raise DataError("cut short", do="Fetch it again.")
+
+    monkeypatch.setattr(launch, "run_model", refuse)
+    assert main(["data", "mount", str(archive), str(tmp_path / "mnt"), "--in-process"]) == 4
+    assert "cut short" in capsys.readouterr().err
+    assert remembered.get(tmp_path / "mnt") is None
