@@ -23,7 +23,7 @@ demo: venv  ## From nothing to a report with pictures (minutes, no GPU needed)
 test: venv  ## Run the default tests
 	@$(VENV)/python -m pytest $(ARGS)
 
-test-slow: venv  ## Run the slow tests: a demo that has to learn, full sizes, golden numbers (minutes)
+test-slow: venv  ## Run the slow tests: a demo that has to learn, the real keyframe, full sizes (minutes)
 	@$(VENV)/python -m pytest -m slow $(if $(ARGS),$(ARGS),tests/drive tests/model)
 
 lint: venv  ## Check style (ruff) and types (mypy)
