@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bevrepro.core.machine import Compiled, LibStdCxx, Python, Torch
 from bevrepro.probe.elf import Elf, NotElf, newest
-from bevrepro.probe.fatbin import read_fatbin
+from bevrepro.probe.fatbin import Fatbin, listed_by_torch, only_listed, read_fatbin
 from bevrepro.probe.libraries import FOLDERS, cached_names
 
 # What importing torch loads: it and everything that it needs.
@@ -58,6 +58,7 @@ class Linker:
             self.folders.append(site.parents[1])  # conda keeps CUDA in <prefix>/lib, beside python3.x
         self.folders += [root / each for each in FOLDERS]
         self.cache = cached_names(root)
+        self.listed = _listed(self.torch_lib)
         # Wheels rename libraries (libcudart-80664282.so.10.2) and leave their SONAME as it was; once torch
         # has loaded them, others that need libcudart.so.10.2 are content.
         self.sonames = {_soname(path) for path in sorted(self.torch_lib.glob("lib*-*.so*"))}
@@ -71,6 +72,14 @@ class Linker:
         in_cache = b"\0" + name.encode() + b"\0" in self.cache
         loaded = in_cache or name in self.sonames
         return bool(FOREIGN.match(name)) or loaded or self.find(name, search) is not None
+
+
+def _listed(folder: Path) -> tuple[frozenset[int], frozenset[int]] | None:
+    try:
+        with Elf(folder / "libtorch_python.so") as elf:
+            return listed_by_torch(elf)
+    except (NotElf, OSError):  # told when it is described
+        return None
 
 
 def _soname(path: Path) -> str | None:
@@ -115,7 +124,7 @@ def describe(path: Path, linker: Linker, name: str | None = None) -> tuple[Compi
     try:
         with Elf(path) as elf:
             needed, search, versions = elf.needed(), elf.search_path(), elf.version_needs()
-            fatbin = read_fatbin(elf)
+            fatbin = _of_torch(path, read_fatbin(elf), linker)
     except (NotElf, OSError) as error:
         return Compiled(name or path.name, error=str(error)), ()
     return Compiled(
@@ -128,6 +137,12 @@ def describe(path: Path, linker: Linker, name: str | None = None) -> tuple[Compi
         cxxabi=newest(versions, "CXXABI"),
         glibc=newest(versions, "GLIBC"),
     ), needed
+
+
+def _of_torch(path: Path, fatbin: Fatbin | None, linker: Linker) -> Fatbin | None:
+    if fatbin is None or linker.listed is None or path.parent != linker.torch_lib:
+        return fatbin
+    return only_listed(fatbin, linker.listed)
 
 
 def _together(parts: Sequence[Compiled], paths: Sequence[Path]) -> Compiled:

@@ -138,6 +138,12 @@ class Elf:
                 return pattern.search(self._map, each.offset, each.offset + each.size)
         return None
 
+    def search_all(self, section: str, pattern: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
+        """Every match in that section, as `search`."""
+        for each in self.sections():
+            if each.name == section:
+                yield from pattern.finditer(self._map, each.offset, each.offset + each.size)
+
     def bytes_at(self, offset: int, size: int) -> bytes:
         """A piece of the file."""
         piece = self._map[offset : offset + size]

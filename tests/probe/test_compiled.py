@@ -1,5 +1,7 @@
 """torch and its extensions as files, in made-up environments."""
 
+import pytest
+
 from bevrepro.core.machine import Machine, Package, Python, Torch
 from bevrepro.doctor.diagnose import diagnose
 from bevrepro.probe.compiled import probe_libstdcxx, read_compiled
@@ -39,6 +41,30 @@ def test_a_torch_that_fits_its_extension(tmp_path):
     (extension,) = python.extensions
     assert extension.undefined_count == 0 and extension.architectures == ("8.0",)
     assert ids(python) == set()
+
+
+LISTS = [
+    # torch 1.10.2 of PyPI: what was linked in (magma, cuDNN, NCCL) has 3.5, 6.1 and 7.5, and PTX.
+    ("sm_37 sm_50 sm_60 sm_70", (35, 37, 50, 60, 61, 70, 75), ("3.7", "5.0", "6.0", "7.0"), ()),
+    ("sm_70 sm_80 compute_80", (70, 80), ("7.0", "8.0"), ("8.0",)),
+    ("sm_80", (80,), ("8.0",), ()),
+    ("sm_99", (80,), ("8.0",), ("8.0",)),  # a list that fits nothing says nothing
+    ("no list", (70, 80), ("7.0", "8.0"), ("8.0",)),
+]
+
+
+@needs_gcc
+@pytest.mark.parametrize("listed, compiled, architectures, ptx", LISTS, ids=[row[0] for row in LISTS])
+def test_torchs_own_list_tells_its_kernels_from_what_was_linked_in(
+    tmp_path, listed, compiled, architectures, ptx
+):
+    python = environment(tmp_path, extension=False)
+    lib = tmp_path / "torch/lib"
+    compile_library(lib / "libtorch_cuda.so", gpu_code(*compiled, ptx=(80,)))
+    said = f'const char a[] = "use sm_90 or newer", list[] = "c_h{listed}", other[] = "sm_61";'
+    compile_library(lib / "libtorch_python.so", said, "-Wl,--no-as-needed", f"-L{lib}", "-ltorch_cuda")
+    found = read_compiled(python, environment={}).torch.compiled
+    assert found.architectures == architectures and found.ptx == ptx
 
 
 @needs_gcc
