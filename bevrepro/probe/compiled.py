@@ -19,8 +19,12 @@ from bevrepro.probe.libraries import FOLDERS, cached_names
 TORCH_STARTS = ("libtorch_global_deps.so", "libtorch_python.so")
 # Part of the driver or the C library, not of an environment.
 FOREIGN = re.compile(r"libcuda\.so|libnvidia|ld-linux|lib(c|m|dl|rt|pthread)\.so")
-# Mangled names in the namespaces at::, c10::, torch:: and caffe2::, and the functions of libtorch_python.
-TORCH_SYMBOL = re.compile(r"_Z(T[IVST])?N?[KVrRO]*(2at|3c10|5torch|6caffe2)|THP[A-Z]")
+# Mangled names in the namespaces at::, c10::, torch:: and caffe2::, the functions of libtorch_python
+# (THPVariable_Wrap took another argument in 1.10, 2.6 and 2.10), and pybind11's casters of torch's types.
+TORCH_SYMBOL = re.compile(
+    r"_Z(T[IVST])?N?[KVrRO]*(2at|3c10|5torch|6caffe2)|(_Z\d+)?THP[A-Z]"
+    r"|_ZN8pybind116detail11type_casterIN(2at|3c10|5torch)"
+)
 EXTENSIONS = ("mmcv/_ext*.so", "mmdet3d/ops/*/*.so", "torchvision/_C.so", "torchvision/_C.*.so")
 NCCL = re.compile(rb"NCCL version (\d+\.\d+\.\d+)")
 NAMED = 4  # symbols told to people

@@ -75,6 +75,25 @@ def test_an_extension_for_another_torch(tmp_path):
 
 
 @needs_gcc
+@pytest.mark.parametrize(
+    "symbol, torchs",
+    [  # as in extensions built beside torch 2.8 and 2.13
+        ("_Z16THPVariable_WrapRKN2at10TensorBaseE", True),
+        ("THPVariableClass", True),
+        ("_ZN8pybind116detail11type_casterIN2at6TensorEvE4loadENS_6handleEb", True),
+        ("_ZNK3c1010TensorImpl15incref_pyobjectEv", True),
+        ("_ZTIN3c105ErrorE", True),
+        ("_ZN6vision3opsEv", False),
+        ("_ZN7c10_npu3getEv", False),
+        ("PyObject_Call", False),
+    ],
+)
+def test_only_torchs_own_symbols_are_held_against_torch(tmp_path, symbol, torchs):
+    python = read_compiled(environment(tmp_path, symbol), environment={})
+    assert python.extensions[0].undefined == ((symbol,) if torchs else ())
+
+
+@needs_gcc
 def test_a_deleted_library_is_told_once_and_blames_nobody_else(tmp_path):
     python = environment(tmp_path)
     (tmp_path / "torch/lib/libc10.so").unlink()
