@@ -8,9 +8,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from bevrepro import facts
-from bevrepro.core.machine import Compiled, Machine
+from bevrepro.core.machine import Compiled, Machine, Package
 from bevrepro.doctor.architectures import runs_on
 from bevrepro.doctor.check import Check, Verdict, fail, issue, warn
+from bevrepro.doctor.versions import older
 from bevrepro.probe.elf import plain_name
 
 REBUILD = "Rebuild or reinstall it for this torch, without pip's cache."
@@ -69,14 +70,22 @@ def _ranges(machine: Machine) -> Iterator[Verdict]:
             )
 
 
+def _with_operators(machine: Machine) -> Package | None:
+    """mmcv-full, or an mmcv that took over its part; older ones called mmcv come without operators."""
+    full, plain = machine.python.package("mmcv-full"), machine.python.package("mmcv")
+    if full is None and plain and older(plain.version, facts.row("packages", "mmcv-ops")["from"]) is False:
+        return plain
+    return full
+
+
 def _no_ops(machine: Machine) -> Iterator[Verdict]:
-    package, found = machine.python.package("mmcv-full"), machine.python.extensions
+    package, found = _with_operators(machine), machine.python.extensions
     if package is None or found is None:
         return
     ours = [each for each in found if each.name.startswith("mmcv/_ext")]
     tag = _tag(machine.python.version)
     if not ours:
-        seen = f"mmcv-full {package.version} has no compiled operators (mmcv/_ext*.so)"
+        seen = f"{package.name} {package.version} has no compiled operators (mmcv/_ext*.so)"
     elif tag and all(tag not in each.name for each in ours if "cpython-" in each.name):
         seen = f"{ours[0].name} is for another Python than {machine.python.version}"
     else:
@@ -85,8 +94,8 @@ def _no_ops(machine: Machine) -> Iterator[Verdict]:
         seen,
         "Build it beside the torch that it is for; pip keeps the build without operators in its cache.",
         "python -m pip uninstall -y mmcv mmcv-full",
-        "python -m pip cache remove mmcv_full",
-        f"MMCV_WITH_OPS=1 python -m pip install --no-build-isolation mmcv-full=={package.version}",
+        f"python -m pip cache remove {package.name.replace('-', '_')}",
+        f"MMCV_WITH_OPS=1 python -m pip install --no-build-isolation {package.name}=={package.version}",
     )
 
 
@@ -150,7 +159,7 @@ CHECKS = (
     Check("openmmlab-range", "openmmlab", "mmcv, mmdet and mmsegmentation against mmdet3d",
           "mmdet3d asserts its ranges at import: 'MMCV==... is used but incompatible'.", _ranges,
           (issue("fundamentalvision/BEVFormer", 293), issue("open-mmlab/mmcv", 3096))),
-    Check("mmcv-no-ops", "openmmlab", "whether mmcv-full has its operators",
+    Check("mmcv-no-ops", "openmmlab", "whether mmcv has its operators",
           "Its import of mmcv.ops stops: No module named 'mmcv._ext'.", _no_ops,
           (issue("fundamentalvision/BEVFormer", 271),)),
     Check("ext-other-torch", "openmmlab", "compiled extensions against this torch, by their symbols",

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from typing import Any, Dict, List, Optional
+from urllib.parse import unquote
 
 PACKAGES = frozenset(
     "torch torchvision torch-npu numpy nuscenes-devkit mmcv mmcv-full mmdet mmdet3d mmsegmentation mmengine "
@@ -19,25 +20,63 @@ PACKAGES = frozenset(
     "pycocotools spconv timm iopath pytorch-lightning nvidia-nccl-cu11 nvidia-nccl-cu12 "
     "nvidia-nccl-cu13".split()
 )
-DIST = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
+DIST = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info$")
+# What `setup.py install` makes, and puts on sys.path itself: mmdet3d-0.17.1-py3.8-linux-x86_64.egg
+EGG = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)-py[\d.]+(?:-.+)?\.egg$")
 
 
-def packages() -> List[Dict[str, str]]:
+def packages() -> List[Dict[str, Optional[str]]]:
     """[{name, version, location}] of the listed distributions, in the order of sys.path."""
     found = []
     for location in sys.path:
+        egg = EGG.match(os.path.basename(location))
+        if egg:
+            found.append(package(egg.group("name"), egg.group("version"), location))
         try:
             entries = sorted(os.listdir(location or "."))
         except OSError:
             continue
         for entry in entries:
             match = DIST.match(entry)
-            if match is None:
-                continue
-            name = re.sub(r"[-_.]+", "-", match.group("name")).lower()
-            if name in PACKAGES:
-                found.append({"name": name, "version": match.group("version"), "location": location})
-    return found
+            folder = os.path.join(location, entry)
+            if match and normal(match.group("name")) in PACKAGES:
+                found.append(
+                    package(match.group("name"), match.group("version"), sources(folder) or location)
+                )
+            elif match is None and entry.endswith(".egg-info"):
+                found.append(package(entry[: -len(".egg-info")], developed_version(folder), location))
+    return [each for each in found if each["name"] in PACKAGES and each["version"]]
+
+
+def package(name: str, version: Optional[str], location: str) -> Dict[str, Optional[str]]:
+    """One of the list."""
+    return {"name": normal(name), "version": version, "location": location}
+
+
+def normal(name: str) -> str:
+    """As pip normalises it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def developed_version(folder: str) -> Optional[str]:
+    """Of `mmdet3d.egg-info`, which `setup.py develop` leaves beside the sources and on sys.path."""
+    try:
+        with open(os.path.join(folder, "PKG-INFO"), errors="replace") as file:
+            version = re.search(r"^Version:\s*(\S+)", file.read(), re.M)
+    except OSError:
+        return None
+    return version.group(1) if version else None
+
+
+def sources(folder: str) -> Optional[str]:
+    """Where the code of a package lies that `pip install -e` installed (PEP 610); None for others."""
+    try:
+        with open(os.path.join(folder, "direct_url.json"), errors="replace") as file:
+            told = json.load(file)
+        path = unquote(told["url"][len("file://") :]) if told["dir_info"].get("editable") else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return path if os.path.isdir(path) else None
 
 
 def torch_files() -> Optional[Dict[str, Optional[str]]]:

@@ -18,7 +18,10 @@ from bevrepro.probe.paths import Place, probe_place
 
 DEFAULT_TARGET = "cpu"
 NOTE = "bevrepro-env.json"
-DIST = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)\.(?:dist|egg)-info")
+# mmcv_full-1.4.0-py3.8.egg-info, and what `setup.py install` makes: mmdet3d-0.17.1-py3.8-linux-x86_64.egg
+DIST = re.compile(
+    r"(?P<name>.+?)-(?P<version>[^-]+)(?:\.dist-info|(?:-py[\d.]+)?\.egg-info|-py[\d.]+(?:-.+)?\.egg)"
+)
 LOCKED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)\s*(?:;\s*([^\\]*))?", re.MULTILINE)
 ALGORITHMS = ("sha256", "sha384", "sha512")
 
@@ -83,10 +86,15 @@ def _note(path: Path) -> dict[str, object]:
 
 
 def _installed(site: Path) -> Iterator[tuple[str, str]]:
-    for entry in sorted(site.glob("*-info")):
+    for entry in sorted((*site.glob("*-info"), *site.glob("*.egg"))):
         match = DIST.fullmatch(entry.name)
         if match:
             yield normalised(match["name"]), match["version"]
+    for link in sorted(site.glob("*.egg-link")):  # of `setup.py develop`: the sources' folder
+        folder = Path((read_text(link) or "").partition("\n")[0])
+        told = key_values(read_text(folder / f"{link.stem.replace('-', '_')}.egg-info/PKG-INFO"))
+        if told.get("Version"):
+            yield normalised(link.stem), told["Version"]
 
 
 def normalised(name: str) -> str:

@@ -140,6 +140,22 @@ def test_pairs_of_packages(installed, torch, expected):
 
 
 @pytest.mark.parametrize(
+    "name, version, fires",
+    [
+        ("mmcv-full", "1.4.0", True),
+        ("mmcv", "2.1.0", True),
+        ("mmcv", "1.7.2", False),
+        ("mmcv-lite", "2.1", False),
+    ],
+)
+def test_only_an_mmcv_that_comes_with_operators_is_missed_without_them(name, version, fires):
+    """From 2.x on mmcv-full is called mmcv."""
+    python = Python(packages=(Package(name, version, "/site"),), torch=Torch("1.13.1"), extensions=())
+    found = [each for each in diagnose(Machine(python=python)) if each.id == "mmcv-no-ops"]
+    assert bool(found) is fires and all(f"{name}=={version}" in each.commands[-1] for each in found)
+
+
+@pytest.mark.parametrize(
     "free, role, expected", [(0.5, "work", "fail"), (3, "work", "warn"), (3, "home", None)]
 )
 def test_free_space_matters_most_where_the_work_is(free, role, expected):

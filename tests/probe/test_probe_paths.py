@@ -190,6 +190,17 @@ def test_edited_and_deleted_files_of_an_environment(tmp_path):
     assert probe_env(tmp_path).edited is None
 
 
+def test_what_setup_py_installed_counts_as_installed(tmp_path):
+    site, checkout = tmp_path / "lib/python3.8/site-packages", tmp_path / "mmdetection"
+    for folder in (site / "mmdet3d-0.17.1-py3.8-linux-x86_64.egg", site / "mmcv_full-1.4.0-py3.8.egg-info",
+                   checkout / "mm_det.egg-info"):  # fmt: skip
+        folder.mkdir(parents=True)
+    (site / "mm-det.egg-link").write_text(f"{checkout}\n.")
+    (checkout / "mm_det.egg-info/PKG-INFO").write_text("Name: mm-det\nVersion: 2.14.0\n")
+    (site / "gone.egg-link").write_text("/nonexistent\n.")
+    assert probe_env(tmp_path).installed == {"mmdet3d": "0.17.1", "mmcv-full": "1.4.0", "mm-det": "2.14.0"}
+
+
 def test_the_lock_is_read_for_the_environments_python(tmp_path):
     (tmp_path / "lib/python3.11/site-packages").mkdir(parents=True)
     (tmp_path / "pyvenv.cfg").write_text("version = 3.11.7\n")

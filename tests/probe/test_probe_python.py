@@ -49,6 +49,34 @@ def test_names_are_normalised_and_the_first_on_the_path_counts(monkeypatch, tmp_
     assert found.package("other") is None
 
 
+def test_packages_of_setup_py_and_editable_ones_are_seen_where_their_code_is(monkeypatch, tmp_path):
+    """mmdet3d 0.17.1 is installed with `setup.py install` or `develop`: neither leaves a plain dist-info."""
+    egg = tmp_path / "mmdet3d-0.17.1-py3.8-linux-x86_64.egg"
+    developed, source = tmp_path / "checkout", tmp_path / "with blank"
+    for folder in (egg, developed / "mmdet.egg-info", source, tmp_path / "site/mmcv-2.1.0.dist-info"):
+        folder.mkdir(parents=True)
+    (developed / "mmdet.egg-info/PKG-INFO").write_text(
+        "Metadata-Version: 2.1\nName: mmdet\nVersion: 2.14.0\n"
+    )
+    told = f'{{"url": "file://{tmp_path}/with%20blank", "dir_info": {{"editable": true}}}}'
+    (tmp_path / "site/mmcv-2.1.0.dist-info/direct_url.json").write_text(told)
+    monkeypatch.setenv("PYTHONPATH", f"{egg}:{developed}:{tmp_path}/site")
+    found = {each.name: (each.version, each.location) for each in python.probe_python().packages}
+    assert found["mmdet3d"] == ("0.17.1", str(egg))
+    assert found["mmdet"] == ("2.14.0", str(developed))
+    assert found["mmcv"] == ("2.1.0", str(source))
+
+
+@pytest.mark.parametrize("told", ["[]", "{", '{"url": 1, "dir_info": {}}', '{"dir_info": {"editable": 1}}'])
+def test_a_strange_note_of_where_a_package_is_from_changes_nothing(monkeypatch, tmp_path, told):
+    (tmp_path / "mmcv-2.1.0.dist-info").mkdir()
+    (tmp_path / "mmcv-2.1.0.dist-info/direct_url.json").write_text(told)
+    (tmp_path / "mmdet.egg-info").mkdir()  # without PKG-INFO
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = python.probe_python()
+    assert found.package("mmcv").location == str(tmp_path) and found.package("mmdet") is None
+
+
 @pytest.mark.parametrize(
     "code, rc, error",
     [
