@@ -1,15 +1,13 @@
 """`bevrepro train, eval, viz, report, demo`: from data to a page with numbers and pictures."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Context, Option, Typer
 
-MORE = {"allow_extra_args": True}  # `--cfg-options a=1 b=2`, as people know it
+from bevrepro.cli.calls import MORE, CfgOptions, Config, Gpus, Json, common, given, print_json, run_verb
 
-Config = Annotated[str, Argument(metavar="CONFIG", help="A preset, or the config.json of a work folder.")]
 Roots = Annotated[
     list[Path] | None,
     Option(
@@ -21,14 +19,6 @@ Roots = Annotated[
 InfosPath = Annotated[
     Path, Option("--infos", help="A file from `bevrepro data prepare`, or the folder that holds both.")
 ]
-Gpus = Annotated[
-    int | None, Option("--gpus", help="0: the CPU, 1: one GPU. By default 1 where torch sees a GPU.")
-]
-CfgOptions = Annotated[
-    list[str] | None,
-    Option("--cfg-options", metavar="KEY=VALUE...", help="Override the configuration: schedule.lr=0.001"),
-]
-Json = Annotated[bool, Option("--json", help="Write the result as JSON to stdout.")]
 
 
 def register(app: Typer) -> None:
@@ -89,13 +79,13 @@ def train(
         raise BadParameter("--allow-partial-init is about the file of --init-from")
     argv: list[Any] = [config, *_data(data_root, infos)]
     argv += ["--work-dir", work_dir or Path("work_dirs") / Path(config).stem]
-    argv += _common(gpus, cfg_options, context)
-    argv += _given("--seed", seed) + _given("--resume-from", resume_from) + _given("--resume", resume)
-    argv += _given("--init-from", init_from) + ["--allow-partial-init"] * allow_partial_init
+    argv += common(gpus, cfg_options, context)
+    argv += given("--seed", seed) + given("--resume-from", resume_from) + given("--resume", resume)
+    argv += given("--init-from", init_from) + ["--allow-partial-init"] * allow_partial_init
     argv += ["--no-validate"] * no_validate + ["--deterministic"] * deterministic
-    result = _run("train", argv)
+    result = run_verb("train", argv)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     pace = result.get("seconds_per_step")
     print(f"{result['checkpoint']}: {result['steps']} steps" + (f", {pace:.3f} s per step" if pace else ""))
@@ -142,11 +132,11 @@ def evaluate(
     argv: list[Any] = [config, checkpoint, *_data(data_root, infos), "--split", split, "--eval", metric]
     for name in subset or []:
         argv += ["--subset", name]
-    argv += _given("--out", out) + _given("--workers", workers) + _given("--limit", limit)
-    argv += _common(gpus, cfg_options, context) + ["--format-only"] * format_only
-    result = _run("eval", argv)
+    argv += given("--out", out) + given("--workers", workers) + given("--limit", limit)
+    argv += common(gpus, cfg_options, context) + ["--format-only"] * format_only
+    result = run_verb("eval", argv)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for name, score in (result.get("metrics") or {}).items():
         count = score.get("num_samples", "?")
@@ -174,12 +164,12 @@ def viz(
 ) -> None:
     """Draw single samples as PNG: six cameras with predicted and true boxes, and the bird's-eye view."""
     argv: list[Any] = [*_data(data_root, infos), "--split", split, "--out", out]
-    argv += _given("--results", results) + _given("--count", count) + _given("--score", score)
+    argv += given("--results", results) + given("--count", count) + given("--score", score)
     for token in sample or []:
         argv += ["--sample", token]
-    result = _run("viz", argv)
+    result = run_verb("viz", argv)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for picture in result["pictures"]:
         print(picture["path"])
@@ -228,9 +218,9 @@ def _describe(
     given = {name for name in context.params if _from_command_line(context, name)}
     if checkpoint is not None or given - allowed:
         raise BadParameter("--describe takes CONFIG, --cfg-options and --json only")
-    result = _run("describe", [config, *_common(None, cfg_options, context)])
+    result = run_verb("describe", [config, *common(None, cfg_options, context)])
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     from bevrepro.cli.describe_view import description
 
@@ -258,16 +248,6 @@ def _invoke(argv: list[str]) -> int:
     return 0
 
 
-def _run(verb: str, argv: list[Any]) -> dict[str, Any]:
-    """A verb of the model plane with a progress bar; its result without the event's name."""
-    from bevrepro.cli.progress import shown
-    from bevrepro.drive.launch import run_model
-
-    with shown(verb) as on_event:
-        result = run_model(verb, [str(part) for part in argv], on_event=on_event)
-    return {key: value for key, value in result.items() if key != "event"}
-
-
 def _data(data_root: list[Path] | None, infos: Path) -> list[Any]:
     """--data-root for every root, and --infos. A choice made here is said aloud."""
     from bevrepro.data.roots import resolve
@@ -279,19 +259,6 @@ def _data(data_root: list[Path] | None, infos: Path) -> list[Any]:
         data_root = [chosen]
     roots = [part for root in resolve(data_root) for part in ("--data-root", root)]
     return [*roots, "--infos", infos]
-
-
-def _common(gpus: int | None, cfg_options: list[str] | None, context: Context) -> list[Any]:
-    """--gpus, and --cfg-options with the words that follow its first."""
-    for word in context.args:
-        if not cfg_options or "=" not in word:
-            raise BadParameter(f"unexpected argument: {word}")
-    options = [*(cfg_options or []), *context.args]
-    return _given("--gpus", gpus) + (["--cfg-options", *options] if options else [])
-
-
-def _given(name: str, value: Any) -> list[Any]:
-    return [] if value is None else [name, value]
 
 
 def _check_launcher(launcher: str) -> None:
@@ -312,7 +279,3 @@ def _check_launcher(launcher: str) -> None:
         )
     if launcher != "none":
         raise BadParameter(f"unknown launcher: {launcher}")
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=2))

@@ -15,6 +15,7 @@ VERBS = {  # verb -> module with `main(argv, talk) -> exit code`
     "train": "bevformer.train",
     "eval": "bevformer.evaluate",
     "describe": "bevformer.describe",
+    "plan": "bevformer.plan",
     "bench": "bevformer.bench",
     "viz": "bevformer.viz",
     "store": "bevformer.data.store_main",

@@ -1,0 +1,79 @@
+"""How many bytes of tensors are alive while a piece of code runs, and who made those of the worst moment.
+
+Works on the meta device too, where tensors have shapes and storages but no memory: a step that needs
+50 GB is measured on a laptop.
+"""
+
+import weakref
+from typing import Any, Dict, Iterable, List, Set, Tuple
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
+    """Bytes of every storage made in the block, from the operator that makes it until nothing holds it.
+
+    What a kernel takes and gives back inside (a convolution's workspace) is not seen.
+
+    >>> live = LiveBytes(model.parameters())      # tensors that are there anyway are not counted
+    >>> live.watch(model.neck, "neck")
+    >>> with live:
+    ...     loss = model(images)
+    >>> live.peak_b, live.peak_by_label
+    """
+
+    def __init__(self, leave_out: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.label = "the rest"  # of what no watched module makes
+        self.peak_b, self.now_b = 0, 0
+        self.peak_by_label: Dict[str, int] = {}
+        self._by_label: Dict[str, int] = {}
+        self._labels: List[str] = []
+        self._kept = [tensor.untyped_storage() for tensor in leave_out]
+        self._seen: Set[int] = {storage._cdata for storage in self._kept}
+
+    def watch(self, module: nn.Module, label: str) -> None:
+        """Count what `module`'s forward pass makes under `label`; the innermost watched module wins."""
+
+        def enter(module: nn.Module, inputs: Any) -> None:
+            self._labels.append(label)
+
+        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._labels.pop()
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+
+    def take_peak(self) -> Tuple[int, Dict[str, int]]:
+        """(bytes, bytes by label) of the worst moment since the last call; the next peak begins here."""
+        taken = self.peak_b, self.peak_by_label
+        self.peak_b, self.peak_by_label = self.now_b, dict(self._by_label)
+        return taken
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(out)[0]:
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        if self.now_b > self.peak_b:
+            self.peak_b, self.peak_by_label = self.now_b, dict(self._by_label)
+        return out
+
+    def _add(self, storage: Any) -> None:
+        key, size_b = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        label = self._labels[-1] if self._labels else self.label
+        self._seen.add(key)
+        self._change(label, size_b)
+        weakref.finalize(storage, self._gone, key, label, size_b)
+
+    def _gone(self, key: int, label: str, size_b: int) -> None:
+        self._seen.discard(key)
+        self._change(label, -size_b)
+
+    def _change(self, label: str, size_b: int) -> None:
+        self.now_b += size_b
+        self._by_label[label] = self._by_label.get(label, 0) + size_b
