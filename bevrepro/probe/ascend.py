@@ -8,7 +8,7 @@ from pathlib import Path
 from bevrepro.core import proc
 from bevrepro.core.errors import MachineError
 from bevrepro.core.machine import Ascend, Npu
-from bevrepro.probe.files import read_text
+from bevrepro.probe.files import READ, first_lines, integer, printable, read_text
 
 TIMEOUT_S = 5.0
 TOOLKITS = ("usr/local/Ascend/ascend-toolkit/latest", "usr/local/Ascend/latest", "usr/local/Ascend/cann")
@@ -24,7 +24,7 @@ def probe_ascend(root: Path = Path("/"), environment: Mapping[str, str] | None =
     state, said, text = _npu_smi()
     driver, npus = parse_npu_smi(text) if text is not None else (None, None)
     if state == "ok" and npus is None:
-        state, said = "garbage", _printable(text or "")
+        state, said = "garbage", first_lines(text or "")
     return Ascend(
         npu_smi=state,
         npu_smi_said=said,
@@ -46,7 +46,7 @@ def _npu_smi() -> tuple[str, str | None, str | None]:
     if done.timed_out:
         return "hung", None, None
     if not done.ok:
-        return "failed", _printable(done.stdout + done.stderr) or f"exit status {done.rc}", None
+        return "failed", first_lines(done.stdout + done.stderr) or f"exit status {done.rc}", None
     return "ok", None, done.stdout
 
 
@@ -56,17 +56,18 @@ def parse_npu_smi(text: str) -> tuple[str | None, tuple[Npu, ...] | None]:
     A device has two lines, `| 0     910B3     | OK      | ...` and `| 0         | 0000:C1:00.0 | ...`;
     below them a second table lists `| 0       0   | 12345   | python  | 2048 |`.
     """
-    version = re.search(r"npu-smi\s+\S+.*?Version:\s*(\S+)", text)
+    lines = [printable(line) for line in text[:READ].splitlines()]
+    version = re.search(r"npu-smi\s+\S+.*?Version:\s*(\S+)", "\n".join(lines))
     npus: dict[str, Npu] = {}
     held: dict[str, list[int]] = {}
-    for line in text.splitlines():
+    for line in lines:
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         device = re.fullmatch(r"(\d+)\s+([0-9]{3}\S*|Ascend\S*)", cells[0])
         user = re.fullmatch(r"(\d+)\s+\d+", cells[0])
         if device and len(cells) == 3:
             npus[device[1]] = Npu(device[2], cells[1] or None)
-        elif user and len(cells) == 4 and cells[1].isdigit():
-            held.setdefault(user[1], []).append(int(cells[1]))
+        elif user and len(cells) == 4 and (pid := integer(cells[1])) is not None:
+            held.setdefault(user[1], []).append(pid)
     if version is None and not npus:
         return None, None
     return version[1] if version else None, tuple(
@@ -89,9 +90,3 @@ def _cann(toolkit: Path) -> str | None:
             if found:
                 return found[1]
     return None
-
-
-def _printable(text: str) -> str:
-    """For a report: control characters must not reach a terminal."""
-    clean = "".join(each if each.isprintable() or each == "\n" else " " for each in text)
-    return " ".join(" ".join(clean.strip().splitlines()[:3]).split())[:300]

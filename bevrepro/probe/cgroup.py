@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bevrepro.probe.files import read_int, read_text
+from bevrepro.probe.files import integer, read_int, read_text
 
 UNLIMITED_B = 1 << 60  # version 1 writes a number near 2**63 for "no limit"
 
@@ -20,16 +20,21 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     quotas = [_quota_v2(read_text(folder / "cpu.max")) for folder in _folders(root, "")]
     for folder in _folders(root, "cpu") + _folders(root, "cpu,cpuacct"):
         quota_us, period_us = read_int(folder / "cpu.cfs_quota_us"), read_int(folder / "cpu.cfs_period_us")
-        quotas.append(quota_us / period_us if quota_us and period_us and quota_us > 0 else None)
+        quotas.append(_cores(quota_us, period_us))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota_v2(text: str | None) -> float | None:
     """`200000 100000` -> 2.0; `max 100000` -> None."""
     parts = (text or "").split()
-    if len(parts) != 2 or not all(part.isdigit() for part in parts) or int(parts[1]) == 0:
+    quota_us, period_us = map(integer, parts) if len(parts) == 2 else (None, None)
+    return _cores(quota_us, period_us)
+
+
+def _cores(quota_us: int | None, period_us: int | None) -> float | None:
+    if quota_us is None or quota_us <= 0 or period_us is None or not 0 < period_us < UNLIMITED_B:
         return None
-    return int(parts[0]) / int(parts[1])
+    return quota_us / period_us if quota_us < UNLIMITED_B else None
 
 
 def _folders(root: Path, controller: str) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bevrepro.core import proc
 from bevrepro.core.errors import MachineError
 from bevrepro.core.machine import Cuda, Gpu, GpuProcess, Toolkit
-from bevrepro.probe.files import read_text
+from bevrepro.probe.files import READ, first_lines, integer, printable, read_text
 
 TIMEOUT_S = 5.0  # a driver in trouble lets nvidia-smi hang for ever
 FIELDS = ("name", "memory.total", "memory.free", "pci.bus_id", "driver_version", "compute_cap")
@@ -51,10 +51,10 @@ def _nvidia_smi() -> tuple[str, str | None, str | None, tuple[Gpu, ...] | None]:
     if done.timed_out:
         return "hung", None, None, None
     if not done.ok:
-        return "failed", _first_lines(done.stdout + done.stderr) or f"exit status {done.rc}", None, None
+        return "failed", first_lines(done.stdout + done.stderr) or f"exit status {done.rc}", None, None
     driver, gpus = parse_nvidia_smi(done.stdout, fields)
     if gpus is None:
-        return "garbage", _first_lines(done.stdout), None, None
+        return "garbage", first_lines(done.stdout), None, None
     return "ok", None, driver, gpus
 
 
@@ -96,9 +96,10 @@ def parse_processes(text: str) -> list[tuple[str, GpuProcess]]:
     found = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",", 3)]
-        if len(cells) == 4 and cells[1].isdigit():
-            name = "".join(each for each in cells[3].rpartition("/")[2] if each.isprintable())
-            found.append((cells[0], GpuProcess(int(cells[1]), _integer(cells[2]), name or None)))
+        pid = integer(cells[1]) if len(cells) == 4 else None
+        if pid is not None:
+            name = printable(cells[3].rpartition("/")[2]).strip()
+            found.append((cells[0], GpuProcess(pid, integer(cells[2]), name or None)))
     return found
 
 
@@ -119,10 +120,10 @@ def parse_nvidia_smi(
 ) -> tuple[str | None, tuple[Gpu, ...] | None]:
     """(driver, GPUs) of the CSV; (None, None) where it is none."""
     gpus, driver = [], None
-    for line in text.splitlines():
+    for line in text[:READ].splitlines():
         if not line.strip() or line.startswith("No devices"):
             continue
-        cells = [cell.strip() for cell in line.split(",")]
+        cells = [printable(cell).strip() for cell in line.split(",")]
         if len(cells) != len(fields):
             return None, None
         row = {name: cell for name, cell in zip(fields, cells, strict=True) if not cell.startswith("[")}
@@ -130,23 +131,13 @@ def parse_nvidia_smi(
         gpus.append(
             Gpu(
                 name=row.get("name", "unknown GPU"),
-                memory_total_mib=_integer(row.get("memory.total")),
-                memory_free_mib=_integer(row.get("memory.free")),
+                memory_total_mib=integer(row.get("memory.total")),
+                memory_free_mib=integer(row.get("memory.free")),
                 capability=row.get("compute_cap"),
                 bus_id=row.get("pci.bus_id"),
             )
         )
     return driver, tuple(gpus)
-
-
-def _integer(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
-
-
-def _first_lines(text: str) -> str:
-    """For a report: control characters must not reach a terminal."""
-    printable = "".join(each if each.isprintable() or each == "\n" else " " for each in text)
-    return " ".join(" ".join(printable.strip().splitlines()[:3]).split())[:300]
 
 
 def driver_of_module(text: str | None) -> str | None:

@@ -279,8 +279,10 @@ def gnu_hash(name: bytes) -> int:
 
 def newest(versions: tuple[str, ...], prefix: str) -> str | None:
     """`3.4.30` of `GLIBCXX_3.4.30` and older ones; names like `GLIBCXX_DEBUG` do not count."""
-    numbers = [each[len(prefix) + 1 :] for each in versions if re.fullmatch(prefix + r"_[\d.]+", each)]
-    return max(numbers, key=lambda each: [int(part) for part in each.split(".") if part], default=None)
+    numbers = [
+        each[len(prefix) + 1 :] for each in versions if re.fullmatch(prefix + r"_\d{1,6}(\.\d{1,6})*", each)
+    ]
+    return max(numbers, key=lambda each: [int(part) for part in each.split(".")], default=None)
 
 
 def plain_name(symbol: str) -> str:
@@ -288,7 +290,7 @@ def plain_name(symbol: str) -> str:
     match = re.match(r"_Z(?:T[IVST])?N[KVrRO]*", symbol)
     rest, parts = symbol[match.end() :] if match else "", []
     while True:
-        number = re.match(r"(?:St|L)?(\d+)", rest)
+        number = re.match(r"(?:St|L)?(\d{1,6})", rest)
         if number is None or len(rest) < number.end() + int(number[1]):
             break
         end = number.end() + int(number[1])

@@ -19,7 +19,7 @@ PTX, CUBIN = 1, 2
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")  # the second: relocatable device code
 SHARE = 0.1  # an architecture that fewer parts have comes from a library linked in
 # What torch.cuda.get_arch_list() returns, as libtorch_python.so holds it.
-LIST = re.compile(rb"sm_\d+[af]?(?: (?:sm|compute)_\d+[af]?)*(?=\0)")
+LIST = re.compile(rb"sm_\d{2,3}[af]?(?: (?:sm|compute)_\d{2,3}[af]?)*(?=\0)")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+SHOWN = 4096  # of what a broken program printed
+READ = 1 << 20  # characters of what any program printed: a broken one may have no end
+
 
 def read_text(path: Path) -> str | None:
     """The file's text, None where it cannot be read (decoded leniently)."""
@@ -13,8 +16,15 @@ def read_text(path: Path) -> str | None:
 
 def read_int(path: Path) -> int | None:
     """The file's content as an integer, None where it is none (`max` in a control group)."""
-    text = (read_text(path) or "").strip()
-    return int(text) if text.lstrip("-").isdigit() else None
+    return integer((read_text(path) or "").strip())
+
+
+def integer(text: str | None, base: int = 10) -> int | None:
+    """What a file or a program says is a number; None where it is none, or one of thousands of digits."""
+    try:
+        return int(text or "", base)
+    except ValueError:
+        return None
 
 
 def key_values(text: str | None, separator: str = ":") -> dict[str, str]:
@@ -25,3 +35,14 @@ def key_values(text: str | None, separator: str = ":") -> dict[str, str]:
         if found:
             pairs.setdefault(name.strip(), value.strip())
     return pairs
+
+
+def first_lines(text: str) -> str:
+    """For a report: the beginning; control characters must not reach a terminal."""
+    lines = map(printable, text[:SHOWN].strip().splitlines()[:3])
+    return " ".join(" ".join(lines).split())[:300]
+
+
+def printable(text: str) -> str:
+    """With blanks for control characters."""
+    return "".join(each if each.isprintable() else " " for each in text)

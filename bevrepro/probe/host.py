@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bevrepro.core.machine import Disk, Host
 from bevrepro.probe import cgroup
-from bevrepro.probe.files import key_values, read_text
+from bevrepro.probe.files import integer, key_values, read_text
 from bevrepro.probe.libraries import has_library, shadowing
 from bevrepro.probe.network import own_addresses, ports_in_use
 
@@ -82,9 +82,9 @@ def parse_meminfo(text: str | None) -> dict[str, int]:
     """/proc/meminfo in bytes; lines of another form are left out."""
     values = {}
     for name, value in key_values(text).items():
-        match = re.fullmatch(r"(\d+) kB", value)
-        if match:
-            values[name] = int(match[1]) * 1024
+        kib = integer(value.removesuffix(" kB")) if value.endswith(" kB") else None
+        if kib is not None:
+            values[name] = kib * 1024
     return values
 
 
@@ -130,7 +130,8 @@ def _container(root: Path) -> str:
 def _may_mount(status: str | None, root: bool) -> bool | None:
     # An ordinary user mounts through a set-uid helper, which gets no more than the bounding set.
     held = key_values(status).get("CapEff" if root else "CapBnd")
-    return None if held is None else bool(int(held, 16) >> CAP_SYS_ADMIN & 1)
+    bits = integer(held, 16)
+    return None if bits is None else bool(bits >> CAP_SYS_ADMIN & 1)
 
 
 def _open_files() -> int | None:
@@ -179,7 +180,7 @@ def filesystem_of(path: Path, mounts: str | None) -> str | None:
         parts = line.split(" ")
         if len(parts) < 3:
             continue
-        point = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), parts[1])
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), parts[1])
         if len(point) >= best and (point == "/" or f"{path}/".startswith(f"{point}/")):
             best, kind = len(point), parts[2]
     return kind

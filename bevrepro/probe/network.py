@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bevrepro import facts
-from bevrepro.probe.files import read_text
+from bevrepro.probe.files import integer, read_text
 
 LISTEN = "0A"  # the state in /proc/net/tcp
 
@@ -18,7 +18,7 @@ def ports_in_use(root: Path, environment: Mapping[str, str]) -> tuple[int, ...] 
         return None
     listening = {port for text in texts for port in parse_listening(text or "")}
     named = (environment.get(name, "") for name in ("MASTER_PORT", "PORT"))
-    wanted = {*facts.row("dist", "ports")["ports"], *(int(each) for each in named if each.isdigit())}
+    wanted = {*facts.row("dist", "ports")["ports"], *(port for each in named if (port := integer(each)))}
     return tuple(sorted(wanted & listening))
 
 

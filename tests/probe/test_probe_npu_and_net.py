@@ -113,5 +113,5 @@ def test_the_pci_path_is_looked_up_as_nccl_does(tmp_path):
 def test_programs_on_a_gpu():
     text = "00000000:3B:00.0, 4121, 3700, /usr/bin/python\x1b[31m\ngarbage\n00000000:3B:00.0, 7, [N/A], x\n"
     found = parse_processes(text)
-    assert found == [("00000000:3B:00.0", GpuProcess(4121, 3700, "python[31m")),
+    assert found == [("00000000:3B:00.0", GpuProcess(4121, 3700, "python [31m")),
                      ("00000000:3B:00.0", GpuProcess(7, None, "x"))]  # fmt: skip
