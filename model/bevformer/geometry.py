@@ -81,7 +81,7 @@ def gather_visible(points_BNQZ2: Tensor, seen_BNQ: Tensor) -> Visibility:
     place = (seen.cumsum(-1) - 1)[pair, query]
     rows = seen.new_zeros(B * N, longest, dtype=torch.int64)
     rows[pair, place] = query
-    query_KR = rows + (torch.arange(B * N, device=seen.device) // N * Q).unsqueeze(1)
+    query_KR = rows + (torch.arange(B, device=seen.device).repeat_interleave(N) * Q).unsqueeze(1)
     filler = torch.arange(longest, device=seen.device) >= lengths.unsqueeze(1)
     points_KRZ2 = points_BNQZ2.flatten(0, 1).gather(
         1, rows.view(B * N, longest, 1, 1).expand(-1, -1, *points_BNQZ2.shape[3:])
