@@ -1,11 +1,13 @@
 """The target interpreter and where its packages come from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bevrepro import facts
-from bevrepro.core.machine import Machine
+from bevrepro.core.machine import Machine, Package
 from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
 from bevrepro.doctor.versions import older
+
+TOLD = 6
 
 
 def _answers(machine: Machine) -> Iterator[Verdict]:
@@ -34,9 +36,8 @@ def _user_site(machine: Machine) -> Iterator[Verdict]:
         return
     leaked = [package for package in python.packages or () if package.location == python.user_site]
     if leaked:
-        names = ", ".join(f"{package.name} {package.version}" for package in leaked)
         yield warn(
-            f"{names} would come from {python.user_site}",
+            f"{_named(leaked)} would come from {python.user_site}",
             "Switch the user's site-packages off for this environment.",
             "export PYTHONNOUSERSITE=1",
             fixable=True,
@@ -45,11 +46,18 @@ def _user_site(machine: Machine) -> Iterator[Verdict]:
 
 def _pythonpath(machine: Machine) -> Iterator[Verdict]:
     places = [place for place in (machine.host.variable("PYTHONPATH") or "").split(":") if place]
-    for package in machine.python.packages or ():
-        if package.location in places:
-            yield warn(f"{package.name} {package.version} comes from PYTHONPATH ({package.location})",
+    for place in dict.fromkeys(places):
+        leaked = [package for package in machine.python.packages or () if package.location == place]
+        if leaked:
+            yield warn(f"{_named(leaked)} would come from PYTHONPATH ({place})",
                        "Unset PYTHONPATH, or take that folder out.", "unset PYTHONPATH",
                        fixable=True)  # fmt: skip
+
+
+def _named(packages: Sequence[Package]) -> str:
+    names = [f"{package.name} {package.version}" for package in packages[:TOLD]]
+    more = len(packages) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def _isolated(machine: Machine) -> Iterator[Verdict]:

@@ -176,3 +176,16 @@ def test_a_file_system_without_inode_counts_is_not_full():
 def test_versions_compare_as_versions(found, limit, expected):
     assert older(found, limit) is expected
     assert (major("12.4"), major("x"), major(None)) == (12, None, None)
+
+
+def test_packages_of_one_folder_on_the_pythonpath_are_told_together():
+    many = tuple(Package(f"p{number}", "1", "/mine") for number in range(9))
+    python = Python(packages=(*many, Package("q", "2", "/other"), Package("r", "3", "/site")))
+    host = Host(environment={"PYTHONPATH": "/mine:/other::/mine"})
+    found = [
+        each.seen for each in diagnose(Machine(host=host, python=python)) if each.id == "pythonpath-leak"
+    ]
+    assert found == [
+        "p0 1, p1 1, p2 1, p3 1, p4 1, p5 1 and 3 more would come from PYTHONPATH (/mine)",
+        "q 2 would come from PYTHONPATH (/other)",
+    ]
