@@ -83,7 +83,8 @@ def _home_missing(machine: Machine) -> Iterator[Verdict]:
     toolkit = machine.cuda.toolkit
     if toolkit is None or toolkit.nvcc is not None or ":" in toolkit.home:
         return
-    what = "does not exist" if toolkit.exists is False else "has no bin/nvcc"
+    whats = {True: "has no bin/nvcc", False: "does not exist", None: "may not be looked into"}
+    what = whats[toolkit.exists]
     where = toolkit.home if toolkit.source == "default" else f"{toolkit.source}={toolkit.home}"
     judge = fail if builds_for_cuda(machine) and toolkit.source != "default" else warn
     yield judge(

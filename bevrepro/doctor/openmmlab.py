@@ -86,8 +86,12 @@ def _no_ops(machine: Machine) -> Iterator[Verdict]:
     tag = _tag(machine.python.version)
     if not ours:
         seen = f"{package.name} {package.version} has no compiled operators (mmcv/_ext*.so)"
-    elif tag and all(tag not in each.name for each in ours if "cpython-" in each.name):
-        seen = f"{ours[0].name} is for another Python than {machine.python.version}"
+    elif (
+        tag
+        and (tagged := [each.name for each in ours if "cpython-" in each.name])
+        and not any(tag in name for name in tagged)
+    ):
+        seen = f"{tagged[0]} is for another Python than {machine.python.version}"
     else:
         return
     yield fail(

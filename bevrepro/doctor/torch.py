@@ -121,7 +121,8 @@ def _deleted(machine: Machine) -> Iterator[Verdict]:
 def _needed(machine: Machine) -> Iterator[Verdict]:
     """Libraries that torch or an extension needs and that are nowhere."""
     python = machine.python
-    if python.torch and python.torch.deleted:
+    torch = python.torch
+    if torch and (torch.deleted or (torch.compiled and torch.compiled.error)):
         return  # told already, and everything else follows from it
     parts = [python.torch.compiled] if python.torch and python.torch.compiled else []
     for each in (*parts, *(python.extensions or ())):

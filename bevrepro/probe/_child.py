@@ -84,8 +84,11 @@ def torch_files() -> Optional[Dict[str, Optional[str]]]:
     for location in sys.path:
         path = os.path.join(location, "torch", "version.py")
         if os.path.isfile(path):
-            with open(path, errors="replace") as file:
-                text = file.read()
+            try:
+                with open(path, errors="replace") as file:
+                    text = file.read()
+            except OSError:  # forbidden; what there is else may still be told
+                text = ""
             version = re.search(r"^__version__.*?=\s*['\"]([^'\"]+)", text, re.M)
             cuda = re.search(r"^cuda\b.*?=\s*(?:['\"]([^'\"]+)|None)", text, re.M)
             return {

@@ -8,7 +8,7 @@ from pathlib import Path
 from bevrepro.core import proc
 from bevrepro.core.errors import MachineError
 from bevrepro.core.machine import Ascend, Npu
-from bevrepro.probe.files import READ, first_lines, integer, printable, read_text
+from bevrepro.probe.files import READ, first_lines, globbed, integer, printable, read_text
 
 TIMEOUT_S = 5.0
 TOOLKITS = ("usr/local/Ascend/ascend-toolkit/latest", "usr/local/Ascend/latest", "usr/local/Ascend/cann")
@@ -79,14 +79,14 @@ def _toolkit(root: Path, environment: Mapping[str, str]) -> Path | None:
     named = environment.get("ASCEND_HOME_PATH") or environment.get("ASCEND_TOOLKIT_HOME")
     places = [Path(named)] if named else []
     places += [root / place for place in TOOLKITS]
-    return next((place for place in places if place.is_dir()), None)
+    return next((place for place in places if os.path.isdir(place)), None)
 
 
 def _cann(toolkit: Path) -> str | None:
     """`8.2.RC1`."""
     for pattern in VERSION_FILES:
-        for path in sorted(toolkit.glob(pattern)):
-            found = CANN.search(read_text(path) or "")
-            if found:
-                return found[1]
+        for path in globbed(toolkit, pattern):
+            match = CANN.search(read_text(path) or "")
+            if match:
+                return match[1]
     return None

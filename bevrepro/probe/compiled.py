@@ -13,6 +13,7 @@ from pathlib import Path
 from bevrepro.core.machine import Compiled, LibStdCxx, Python, Torch
 from bevrepro.probe.elf import Elf, NotElf, newest
 from bevrepro.probe.fatbin import Fatbin, listed_by_torch, only_listed, read_fatbin
+from bevrepro.probe.files import globbed
 from bevrepro.probe.libraries import FOLDERS, cached_names
 
 # What importing torch loads: it and everything that it needs.
@@ -42,7 +43,8 @@ def read_compiled(
     linker = Linker(site, root, environment)
     torch = _torch(python.torch, site, package.version, linker)
     places = dict.fromkeys(each.location for each in python.packages or ())
-    whole = not torch.deleted and torch.compiled is not None and not torch.compiled.missing
+    compiled = torch.compiled
+    whole = not torch.deleted and compiled is not None and not compiled.missing and not compiled.error
     return replace(
         python,
         torch=torch,
@@ -57,7 +59,7 @@ class Linker:
     def __init__(self, site: Path, root: Path, environment: Mapping[str, str]) -> None:
         self.torch_lib = site / "torch/lib"
         self.folders = [Path(each) for each in environment.get("LD_LIBRARY_PATH", "").split(":") if each]
-        self.folders += [self.torch_lib, *sorted(site.glob("nvidia/*/lib"))]
+        self.folders += [self.torch_lib, *globbed(site, "nvidia/*/lib")]
         if len(site.parents) > 1:
             self.folders.append(site.parents[1])  # conda keeps CUDA in <prefix>/lib, beside python3.x
         self.folders += [root / each for each in FOLDERS]
@@ -65,11 +67,11 @@ class Linker:
         self.listed = _listed(self.torch_lib)
         # Wheels rename libraries (libcudart-80664282.so.10.2) and leave their SONAME as it was; once torch
         # has loaded them, others that need libcudart.so.10.2 are content.
-        self.sonames = {_soname(path) for path in sorted(self.torch_lib.glob("lib*-*.so*"))}
+        self.sonames = {_soname(path) for path in globbed(self.torch_lib, "lib*-*.so*")}
 
     def find(self, name: str, search: Sequence[str]) -> Path | None:
         places = (folder / name for folder in (*map(Path, search), *self.folders))
-        return next((place for place in places if place.exists()), None)
+        return next((place for place in places if os.path.exists(place)), None)
 
     def known(self, name: str, search: Sequence[str]) -> bool:
         """Whether it would be found; `libcuda.so.1` and the like are the driver's affair."""
@@ -100,7 +102,7 @@ def _torch(torch: Torch, site: Path, version: str, linker: Linker) -> Torch:
         closure = list(_closure(linker.torch_lib, linker))
         compiled = _together([each for each, _ in closure], [path for _, path in closure])
     except OSError as error:
-        compiled = Compiled("torch", error=str(error))
+        compiled = Compiled("torch", error=_told(error))
     return replace(
         torch,
         compiled=compiled,
@@ -130,7 +132,7 @@ def describe(path: Path, linker: Linker, name: str | None = None) -> tuple[Compi
             needed, search, versions = elf.needed(), elf.search_path(), elf.version_needs()
             fatbin = _of_torch(path, read_fatbin(elf), linker)
     except (NotElf, OSError) as error:
-        return Compiled(name or path.name, error=str(error)), ()
+        return Compiled(name or path.name, error=_told(error)), ()
     return Compiled(
         name or path.name,
         architectures=fatbin.architectures if fatbin else (),
@@ -180,12 +182,29 @@ def _deleted(site: Path, version: str) -> tuple[str, ...] | None:
     except OSError:
         return None
     names = re.findall(r"^(torch/lib/[^/,]+\.so[.\d]*),", record, re.M)
-    return tuple(name for name in names if not (site / name).exists())
+    return tuple(name for name in names if _gone(site / name))
+
+
+def _gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # a forbidden folder says nothing of what is in it
+        return False
+    return False
+
+
+def _told(error: OSError | NotElf) -> str:
+    """`libc10.so: Permission denied`."""
+    if isinstance(error, NotElf):
+        return str(error)
+    return f"{Path(str(error.filename)).name}: {error.strerror}"
 
 
 def _nccl(site: Path, folder: Path) -> str | None:
     """`2.10.3`: NCCL prints this text itself, so it stands in whatever library holds it."""
-    for path in (*site.glob("nvidia/nccl/lib/libnccl.so.2"), *sorted(folder.glob("libtorch_cuda*.so"))):
+    for path in (site / "nvidia/nccl/lib/libnccl.so.2", *globbed(folder, "libtorch_cuda*.so")):
         try:
             with Elf(path) as elf:
                 match = elf.search(".rodata", NCCL)
@@ -199,13 +218,25 @@ def _nccl(site: Path, folder: Path) -> str | None:
 def _extensions(places: Iterable[Path], linker: Linker, whole: bool) -> Iterator[Compiled]:
     """The first package of a name counts, as in an import."""
     seen: set[str] = set()
-    libraries = sorted(linker.torch_lib.glob("*.so")) if whole else []
+    libraries = globbed(linker.torch_lib, "*.so") if whole else []
     for site in places:
-        found = [path for pattern in EXTENSIONS for path in sorted(site.glob(pattern))]
-        for path in found:
+        present = [path for pattern in EXTENSIONS for path in globbed(site, pattern)]
+        if "mmcv" not in seen:
+            yield from _forbidden(site)
+        for path in present:
             if path.relative_to(site).parts[0] not in seen:
                 yield _extension(path, str(path.relative_to(site)), linker, libraries)
-        seen |= {path.relative_to(site).parts[0] for path in found}
+        seen |= {path.relative_to(site).parts[0] for path in present}
+
+
+def _forbidden(site: Path) -> Iterator[Compiled]:
+    """A folder in which a glob finds nothing because nobody may look."""
+    try:
+        os.listdir(site / "mmcv")
+    except PermissionError as error:
+        yield Compiled("mmcv/_ext*.so", error=error.strerror)
+    except OSError:
+        return
 
 
 def _extension(path: Path, name: str, linker: Linker, libraries: Sequence[Path]) -> Compiled:
@@ -215,7 +246,7 @@ def _extension(path: Path, name: str, linker: Linker, libraries: Sequence[Path])
     try:
         lacking = _lacking(path, libraries)
     except (NotElf, OSError) as error:
-        return replace(described, error=str(error))
+        return replace(described, error=_told(error))
     return replace(described, undefined=tuple(lacking[:NAMED]), undefined_count=len(lacking))
 
 
@@ -237,7 +268,7 @@ def probe_libstdcxx(
     """The one that the interpreter at `prefix` would load: LD_LIBRARY_PATH, conda's own, the system's."""
     environment = os.environ if environment is None else environment
     folders = [Path(each) for each in environment.get("LD_LIBRARY_PATH", "").split(":") if each]
-    if prefix and (Path(prefix) / "conda-meta").is_dir():
+    if prefix and os.path.isdir(Path(prefix) / "conda-meta"):
         folders.append(Path(prefix) / "lib")  # conda's python carries this folder as its RPATH
     for folder in (*folders, *(root / each for each in FOLDERS)):
         path = folder / "libstdc++.so.6"
@@ -251,4 +282,4 @@ def probe_libstdcxx(
 
 
 def _libgomp(site: Path) -> tuple[str, ...]:
-    return tuple(str(path.relative_to(site)) for path in sorted(site.glob("*.libs/libgomp*")))
+    return tuple(str(path.relative_to(site)) for path in globbed(site, "*.libs/libgomp*"))

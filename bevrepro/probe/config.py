@@ -5,6 +5,7 @@ Nothing is executed: what is no literal, no name assigned above and no dict(...)
 
 import ast
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,9 @@ class _Broken(Exception):
 def probe_config(path: Path, deep: bool = False) -> Config:
     """Never raises for what the file holds."""
     presets = {row["id"] for row in facts.table("keys")}
-    if path.name in presets and not path.exists():
+    if path.name in presets and not os.path.exists(path):
         return Config(Place(str(path), "file"), preset=path.name)
-    file = path / "config.json" if path.is_dir() else path
+    file = path / "config.json" if os.path.isdir(path) else path
     place = probe_place(file)
     if place.kind != "file":
         return Config(place)
@@ -82,7 +83,9 @@ def read_python(path: Path, depth: int = 0) -> dict[str, Any]:
     bases = names.pop("_base_", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases if isinstance(bases, (list, tuple)) else []:
-        if isinstance(base, str) and (path.parent / base).is_file():  # mmdet3d's own bases may be elsewhere
+        if isinstance(base, str) and os.path.isfile(
+            path.parent / base
+        ):  # mmdet3d's own bases may be elsewhere
             merged = _merge(merged, read_python(path.parent / base, depth + 1))
     return _merge(merged, names)
 
@@ -154,7 +157,7 @@ def _exists(name: str | None, folder: Path) -> bool | None:
     """Seen from the working folder, as upstream's tools do, or from the file's own."""
     if name is None or "://" in name:
         return None
-    return Path(name).exists() or (folder / name).exists()
+    return os.path.exists(name) or os.path.exists(folder / name)
 
 
 def _from_json(place: Place, content: Any) -> Config:

@@ -70,7 +70,7 @@ def _pci_path(bus_id: str | None, root: Path) -> bool | None:
     short = (bus_id or "").lower()[-12:]  # nvidia-smi writes eight digits of domain, the kernel four
     if not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", short):
         return None
-    return (root / "sys/class/pci_bus" / short[:7] / "../.." / short).exists()
+    return os.path.exists(root / "sys/class/pci_bus" / short[:7] / "../.." / short)
 
 
 def _processes(gpu: Gpu, root: Path) -> tuple[GpuProcess, ...] | None:
@@ -155,14 +155,18 @@ def _toolkit(root: Path, environment: Mapping[str, str]) -> Toolkit | None:
     if nvcc is not None:
         return _inspect(str(nvcc.parent.parent), "PATH")
     default = root / "usr/local/cuda"
-    return _inspect(str(default), "default") if default.exists() else None
+    return _inspect(str(default), "default") if os.path.exists(default) else None
 
 
 def _inspect(home: str, source: str) -> Toolkit:
     folder = Path(home)
     nvcc = folder / "bin/nvcc"
-    if not nvcc.exists():
-        return Toolkit(home=home, source=source, exists=folder.is_dir())
+    try:
+        nvcc.stat()
+    except PermissionError:
+        return Toolkit(home=home, source=source)
+    except OSError:
+        return Toolkit(home=home, source=source, exists=os.path.isdir(folder))
     texts = (read_text(folder / name) for name in HOST_CONFIGS)
     return Toolkit(
         home=home,
@@ -171,8 +175,8 @@ def _inspect(home: str, source: str) -> Toolkit:
         nvcc=str(nvcc),
         version=_nvcc_version(nvcc),
         max_gcc=next((limit for limit in map(max_gcc_of, texts) if limit is not None), None),
-        headers=any((folder / name).exists() for name in CUSPARSE),
-        real_path=str(folder.resolve()) if folder.is_symlink() else None,
+        headers=any(os.path.exists(folder / name) for name in CUSPARSE),
+        real_path=os.path.realpath(folder) if os.path.islink(folder) else None,
     )
 
 

@@ -13,7 +13,7 @@ from packaging.markers import InvalidMarker, Marker
 
 from bevrepro.core.errors import MachineError
 from bevrepro.core.paths import envs_dir
-from bevrepro.probe.files import key_values, read_text
+from bevrepro.probe.files import globbed, key_values, read_text
 from bevrepro.probe.paths import Place, probe_place
 
 DEFAULT_TARGET = "cpu"
@@ -47,7 +47,7 @@ def probe_env(path: Path, deep: bool = False) -> Environment:
     place = probe_place(path)
     if place.kind != "folder":
         return Environment(place)
-    sites = sorted(path.glob("lib/python3*/site-packages"))
+    sites = globbed(path, "lib/python3*/site-packages")
     python = _python(path, sites)
     note = _note(path)
     target = note.get("target") if isinstance(note.get("target"), str) else None
@@ -86,11 +86,11 @@ def _note(path: Path) -> dict[str, object]:
 
 
 def _installed(site: Path) -> Iterator[tuple[str, str]]:
-    for entry in sorted((*site.glob("*-info"), *site.glob("*.egg"))):
+    for entry in sorted((*globbed(site, "*-info"), *globbed(site, "*.egg"))):
         match = DIST.fullmatch(entry.name)
         if match:
             yield normalised(match["name"]), match["version"]
-    for link in sorted(site.glob("*.egg-link")):  # of `setup.py develop`: the sources' folder
+    for link in globbed(site, "*.egg-link"):  # of `setup.py develop`: the sources' folder
         folder = Path((read_text(link) or "").partition("\n")[0])
         told = key_values(read_text(folder / f"{link.stem.replace('-', '_')}.egg-info/PKG-INFO"))
         if told.get("Version"):
@@ -130,7 +130,7 @@ def _holds(marker: str, python: str | None) -> bool:
 def _changed(sites: list[Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     edited, gone = [], []
     for site in sites:
-        for record in sorted(site.glob("*.dist-info/RECORD")):
+        for record in globbed(site, "*.dist-info/RECORD"):
             for name, wanted in _rows(record):
                 found = _digest(site / name, wanted.partition("=")[0])
                 if found is None:

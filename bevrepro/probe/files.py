@@ -14,6 +14,14 @@ def read_text(path: Path) -> str | None:
         return None
 
 
+def globbed(folder: Path, pattern: str) -> list[Path]:
+    """What `pattern` matches below the folder, sorted; nothing where that may not be looked at."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
 def read_int(path: Path) -> int | None:
     """The file's content as an integer, None where it is none (`max` in a control group)."""
     return integer((read_text(path) or "").strip())

@@ -8,6 +8,7 @@ from pathlib import Path
 from bevrepro.core import proc
 from bevrepro.core.errors import MachineError
 from bevrepro.core.machine import Fuse
+from bevrepro.probe.files import globbed
 from bevrepro.probe.host import is_character_device
 
 HELPERS = ("fusermount3", "fusermount")
@@ -39,14 +40,14 @@ def _device(path: Path) -> str:
 def _libraries(root: Path, override: str | None) -> tuple[str, ...]:
     """As ratarmount's binding looks for them: FUSE_LIBRARY_PATH, else the linker's cache."""
     if override:
-        return (Path(override).name,) if Path(override).is_file() else ()
+        return (Path(override).name,) if os.path.isfile(override) else ()
     names = parse_ldconfig(_ldconfig()) if root == Path("/") else set()
     if not names:  # no ldconfig (musl) or an empty cache
         names = {
             path.name
             for folder in LIBRARY_DIRS
             for pattern in ("libfuse*.so.*", "*-linux-gnu/libfuse*.so.*")
-            for path in (root / folder).glob(pattern)
+            for path in globbed(root / folder, pattern)
             if LIBRARY.fullmatch(path.name)
         }
     return tuple(sorted(names))

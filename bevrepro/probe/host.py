@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bevrepro.core.machine import Disk, Host
 from bevrepro.probe import cgroup
-from bevrepro.probe.files import integer, key_values, read_text
+from bevrepro.probe.files import globbed, integer, key_values, read_text
 from bevrepro.probe.libraries import has_library, shadowing
 from bevrepro.probe.network import own_addresses, ports_in_use
 
@@ -114,14 +114,14 @@ def _libc() -> tuple[str | None, str | None]:
     name, _, version = answer.partition(" ")
     if version:
         return name, version
-    return ("musl", None) if any(Path("/lib").glob("ld-musl-*")) else (None, None)
+    return ("musl", None) if globbed(Path("/lib"), "ld-musl-*") else (None, None)
 
 
 def _container(root: Path) -> str:
     """The kind of container, "" for none seen."""
-    if (root / ".dockerenv").exists():
+    if os.path.exists(root / ".dockerenv"):
         return "docker"
-    if (root / "run/.containerenv").exists():
+    if os.path.exists(root / "run/.containerenv"):
         return "podman"
     groups = read_text(root / "proc/1/cgroup") or ""
     return next((name for name in ("docker", "kubepods", "lxc") if name in groups), "")

@@ -1,5 +1,6 @@
 """A prepared infos file (nuscenes_infos_*.pkl) described without numpy."""
 
+import os
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def _describe(path: str, content: Any) -> Infos:
         scenes=len({each["scene_token"] for each in frames if "scene_token" in each}) or None,
         lacking=tuple(key for key in KEYS if key not in frames[0]) if frames and layout == "infos" else None,
         prefix=prefix,
-        prefix_exists=Path(prefix).is_dir() if prefix else None,
+        prefix_exists=os.path.isdir(prefix) if prefix else None,
         car_third=third,
         car_fourth=fourth,
         zero_can_scenes=_zero_can_scenes(frames) if layout == "infos" else None,

@@ -1,5 +1,6 @@
 """Shared libraries of the system, by their names."""
 
+import os
 import re
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def cached_names(root: Path = Path("/")) -> bytes:
 def has_library(name: str, root: Path = Path("/")) -> bool:
     """Whether the dynamic linker would find it without help."""
     in_cache = b"\0" + name.encode() + b"\0" in cached_names(root)
-    return in_cache or any((root / folder / name).exists() for folder in FOLDERS)
+    return in_cache or any(os.path.exists(root / folder / name) for folder in FOLDERS)
 
 
 def shadowing(library_path: str | None) -> tuple[str, ...]:

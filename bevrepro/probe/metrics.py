@@ -1,6 +1,7 @@
 """The numbers of one evaluation: a metrics_summary.json, or a log with the devkit's table."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Metrics:
 
 def probe_metrics(path: Path, deep: bool = False) -> Metrics:
     """A folder stands for the metrics_summary.json in it. Never raises for what the file holds."""
-    file = path / "metrics_summary.json" if path.is_dir() else path
+    file = path / "metrics_summary.json" if os.path.isdir(path) else path
     place = probe_place(file)
     if place.kind != "file":
         return Metrics(place)

@@ -84,7 +84,7 @@ def probe_data(path: Path, deep: bool = False) -> DataSet:
         return DataSet(place, filesystem)
     names = sorted(os.listdir(path))
     can_bus = "can_bus" in names
-    versions = [each for each in names if re.fullmatch(r"v\d\.\d-\w+", each) and (path / each).is_dir()]
+    versions = [each for each in names if re.fullmatch(r"v\d\.\d-\w+", each) and os.path.isdir(path / each)]
     return DataSet(
         place,
         filesystem,
@@ -94,7 +94,7 @@ def probe_data(path: Path, deep: bool = False) -> DataSet:
         maps="maps" in names if versions else None,
         infos=tuple(probe_infos(path / each) for each in names if re.fullmatch(r".*infos.*\.pkl", each)),
         entries=len(names),
-        synthetic="synth.json" in names or (path.absolute().parent / "synth.json").is_file(),
+        synthetic="synth.json" in names or os.path.isfile(path.absolute().parent / "synth.json"),
     )
 
 
@@ -154,7 +154,7 @@ def _md5(path: Path) -> str:
 
 def _tables(root: Path, version: str, can_bus: bool, deep: bool) -> TableFolder:
     folder = root / version
-    lacking = tuple(f"{name}.json" for name in TABLES if not (folder / f"{name}.json").is_file())
+    lacking = tuple(f"{name}.json" for name in TABLES if not os.path.isfile(folder / f"{name}.json"))
     scenes, broken_scene = _rows(folder / "scene.json")
     samples, broken_sample = _rows(folder / "sample.json")
     looked, missing = _look_for(root, _sensor_files(folder / "sample_data.json", deep))
@@ -201,7 +201,7 @@ def _sensor_files(table: Path, deep: bool) -> Iterator[str]:
 
 def _look_for(root: Path, names: Iterable[str]) -> tuple[int, list[str]]:
     unique = dict.fromkeys(names)
-    return len(unique), [name for name in unique if not (root / name).exists()]
+    return len(unique), [name for name in unique if not os.path.exists(root / name)]
 
 
 def _can_missing(root: Path, scenes: list[dict[str, object]]) -> tuple[int, ...]:
