@@ -22,6 +22,7 @@ TABLES = tuple(
 REQUIRED = ("id", "source", "checked")
 
 Row = dict[str, Any]
+__all__ = ["REQUIRED", "TABLES", "Row", "row", "table", "tomllib"]
 
 
 @cache

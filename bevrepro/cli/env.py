@@ -1,0 +1,18 @@
+"""`bevrepro env ...`: the sub-command that the files env_*.py add their commands to."""
+
+from types import ModuleType
+
+from typer import Typer
+
+env = Typer(
+    help="Locked environments: build, check, pack and run them, with their own CUDA compiler.",
+    no_args_is_help=True,
+)
+FAMILIES: tuple[ModuleType, ...] = ()  # modules with `register(env)`
+
+
+def register(app: Typer) -> None:
+    """Add `env` with its commands."""
+    for family in FAMILIES:
+        family.register(env)
+    app.add_typer(env, name="env")

@@ -1,0 +1,1 @@
+"""Locked environments: targets, locks, the builder, patches, CUDA toolkits, packs and containers."""

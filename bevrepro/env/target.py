@@ -1,0 +1,246 @@
+"""Targets: what an environment consists of, read from envs/targets/<name>.toml.
+
+A target is written by hand. What a key means is said in docs/environments.md; a key that is not known
+is refused, so that a slip of the pen is not an environment with a part missing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bevrepro.core.errors import ConfigError
+from bevrepro.core.paths import envs_dir
+from bevrepro.facts import tomllib
+
+LEVELS = ("resolved", "installed", "compiled", "ran-on-cpu", "ran-on-gpu")
+STACKS = ("torch2", "openmmlab1")
+T = TypeVar("T")
+KINDS = ("cpu", "nvidia", "ascend")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was really done with a target: one of LEVELS, on which day, by which command, on what."""
+
+    level: str
+    date: str
+    command: str
+    on: str
+
+
+@dataclass(frozen=True)
+class GaveWay:
+    """A pin of the seeds or of upstream that is not kept, what stands in its place, and why."""
+
+    pin: str
+    instead: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`architectures`: what operators are compiled for, as sm_80; `minimum_driver` of the NVIDIA driver."""
+
+    kind: str
+    gpus: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    minimum_driver: str | None = None
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of torch whose sha256 is known for one Python (3.11) and platform (linux-x86_64)."""
+
+    python: str
+    platform: str
+    sha256: str
+    source: str
+    checked: str
+
+
+@dataclass(frozen=True)
+class Torch:
+    """torch where it is no plain pin of the lock: a build with a local version, from its own index."""
+
+    requirement: str
+    index: str
+    requires: tuple[str, ...]  # installed without its dependencies, so the lock has to hold them
+    wheels: tuple[Wheel, ...]
+    source: str
+    checked: str
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Static metadata of an sdist whose setup.py cannot tell: `requires` as in Requires-Dist."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lock:
+    """How the lock is resolved: nothing uploaded after `cutoff` (a date), but for the packages named."""
+
+    cutoff: str | None = None
+    cutoff_of: Mapping[str, str] | None = None
+    metadata: tuple[Metadata, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Build:
+    """Sdists that are built without isolation, in this order, from the second lock made of `requires`."""
+
+    sdists: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+    operators: tuple[str, ...] = ()  # only these files of mmcv's operators are compiled; all where empty
+    gib_per_job: float = 2.0
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """The toolkit that compiles operators, a recipe of envs/cuda, and TORCH_CUDA_ARCH_LIST."""
+
+    version: str
+    arch_list: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """One environment. `gave_way` is empty where every pin it starts from is kept."""
+
+    name: str
+    title: str
+    stack: str
+    source: str
+    checked: str
+    hardware: Hardware
+    python: tuple[str, ...]  # best first
+    platforms: tuple[str, ...]  # linux-x86_64
+    requirements: tuple[str, ...]
+    groups: tuple[str, ...]  # of pyproject.toml, whose own dependencies then belong to it as well
+    disk_gib: float
+    evidence: tuple[Evidence, ...]
+    lock: Lock
+    build: Build
+    torch: Torch | None
+    cuda: Cuda | None
+    patches: tuple[str, ...]  # folders of patches/, in the order of application
+    environment: Mapping[str, str]  # variables that `env run` and `env shell` set
+    selftest: tuple[str, ...]  # names of checks in env/selftest.py
+    gave_way: tuple[GaveWay, ...]
+    path: Path
+
+    @property
+    def level(self) -> str | None:
+        """The highest level of evidence; None where nothing was done yet."""
+        done = {each.level for each in self.evidence}
+        return next((level for level in reversed(LEVELS) if level in done), None)
+
+
+def names() -> tuple[str, ...]:
+    """Every target there is, `cpu` first."""
+    found = sorted(path.stem for path in (envs_dir() / "targets").glob("*.toml"))
+    return tuple(sorted(found, key=lambda name: name != "cpu"))
+
+
+def load(name: str) -> Target:
+    """The target of that name. ConfigError naming the nearest for any other, or the slip in its file."""
+    if name not in names():
+        near = get_close_matches(name, names(), n=1, cutoff=0.5)
+        raise ConfigError(
+            f"there is no target {name!r}" + (f"; is {near[0]!r} meant?" if near else ""),
+            f"The targets are: {', '.join(names())}.",
+            "bevrepro env list",
+        )
+    return read(envs_dir() / "targets" / f"{name}.toml")
+
+
+def read(path: Path) -> Target:
+    """A target's file. ConfigError naming file and key where it does not hold to the format."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _target(table, path)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "It is no target file.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: {_slip(error)}", "docs/environments.md lists what a target file holds."
+        ) from error
+
+
+def _slip(error: Exception) -> str:
+    return f"the key {error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _target(table: dict[str, Any], path: Path) -> Target:
+    known = {
+        "name", "title", "stack", "source", "checked", "evidence", "hardware", "python", "platform", "disk",
+        "requirements", "lock", "build", "torch", "cuda", "patches", "environment", "selftest", "gave_way",
+    }  # fmt: skip
+    _only(table, known, "the file")
+    if table["name"] != path.stem:
+        raise ValueError(f"its name is {table['name']!r}")
+    target = Target(
+        name=table["name"],
+        title=table["title"],
+        stack=_one_of(table["stack"], STACKS, "stack"),
+        source=table["source"],
+        checked=table["checked"],
+        hardware=_make(Hardware, table["hardware"], "hardware"),
+        python=tuple(table["python"]["order"]),
+        platforms=tuple(table["platform"]["verified"]),
+        requirements=tuple(table["requirements"]["model"]),
+        groups=tuple(table["requirements"].get("groups", ())),
+        disk_gib=float(table["disk"]["needs_gib"]),
+        evidence=tuple(_make(Evidence, row, "evidence") for row in table.get("evidence", ())),
+        lock=_lock(table.get("lock", {})),
+        build=_make(Build, table.get("build", {}), "build"),
+        torch=_torch(table["torch"]) if "torch" in table else None,
+        cuda=_make(Cuda, table["cuda"], "cuda") if "cuda" in table else None,
+        patches=tuple(table.get("patches", {}).get("use", ())),
+        environment=dict(table.get("environment", {})),
+        selftest=tuple(table["selftest"]["checks"]),
+        gave_way=tuple(_make(GaveWay, row, "gave_way") for row in table.get("gave_way", ())),
+        path=path,
+    )
+    _one_of(target.hardware.kind, KINDS, "hardware.kind")
+    for each in target.evidence:
+        _one_of(each.level, LEVELS, "evidence.level")
+    return target
+
+
+def _lock(table: dict[str, Any]) -> Lock:
+    rows = tuple(_make(Metadata, row, "lock.metadata") for row in table.get("metadata", ()))
+    return _make(Lock, {**table, "metadata": rows}, "lock")
+
+
+def _torch(table: dict[str, Any]) -> Torch:
+    wheels = tuple(_make(Wheel, row, "torch.wheel") for row in table.get("wheel", ()))
+    rest = {key: value for key, value in table.items() if key != "wheel"}
+    return _make(Torch, {**rest, "wheels": wheels}, "torch")
+
+
+def _make(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    _only(table, {field.name for field in fields(kind)}, where)  # type: ignore[arg-type]
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
+def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        raise ValueError(
+            f"unknown key {unknown[0]!r} in {where}" + (f"; is {near[0]!r} meant?" if near else "")
+        )
+
+
+def _one_of(value: str, choices: tuple[str, ...], where: str) -> str:
+    if value not in choices:
+        raise ValueError(f"{where} is {value!r}, not one of {', '.join(choices)}")
+    return value
