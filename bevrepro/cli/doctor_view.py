@@ -23,7 +23,10 @@ def print_report(lines: Mapping[str, str], findings: Sequence[Finding], title: s
     console.print(Text(f"bevrepro doctor: {title}", style="bold"))
     for family, line in lines.items():
         _print_family(console, family, line, [each for each in findings if each.family == family])
-    console.print(closing_line(findings, _shown(console, MARKS[Severity.FAIL])))
+    closing = closing_line(findings, _shown(console, MARKS[Severity.FAIL]))
+    if lines and not findings and all(line == NOTHING_KNOWN for line in lines.values()):
+        closing = Text(f"{closing.plain.rpartition(':')[0]}: nothing is known.", style="bold yellow")
+    console.print(closing)
 
 
 def closing_line(findings: Sequence[Finding], fail_mark: str = MARKS[Severity.FAIL]) -> Text:

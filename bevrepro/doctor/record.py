@@ -15,7 +15,8 @@ from bevrepro.core.paths import atomic_write_text
 from bevrepro.core.units import MIB, size
 
 LARGEST_B = 8 * MIB  # a record has some ten KiB
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # a stranger's record is no terminal's master
+# A stranger's record is no terminal's master; nor does it turn the direction of writing.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 SHORTEST_NAME = 3  # replacing a user called "u" would spoil every word
 
 
@@ -28,7 +29,7 @@ def load(path: Path) -> Machine:
     """Read a record; DataError when it is none."""
     remedy = "Make one with: bevrepro doctor --record host.json"
     try:
-        data = json.loads(_read(path, remedy))
+        data = json.loads(_read(path, remedy), parse_constant=_no_number)
     except OSError as error:
         raise DataError(f"could not read {path}: {error.strerror}", do=remedy) from error
     except (ValueError, RecursionError) as error:
@@ -54,7 +55,11 @@ def _read(path: Path, remedy: str) -> str:
         content = file.read(LARGEST_B + 1)
     if len(content) > LARGEST_B:
         raise DataError(f"{path} is larger than {size(LARGEST_B)}: no record of a machine", do=remedy)
-    return content.decode("utf-8")
+    return content.decode("utf-8-sig")  # editors of Windows put a mark in front
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def scrub(data: Any) -> Any:

@@ -58,6 +58,7 @@ def test_every_recorded_host_gets_a_whole_report(invoke, path):
 def test_what_is_unknown_is_not_called_good(invoke):
     _, out, _ = invoke("doctor", "--replay", MACHINES / "unknown_host.json")
     assert out.count("? ") == len(FAMILIES) and "✓" not in out
+    assert "ready" not in out and out.endswith("nothing is known.\n")
 
 
 def test_json_is_the_machine_and_its_findings(invoke):

@@ -183,14 +183,6 @@ def test_a_path_of_the_wrong_kind_never_ends_in_a_traceback(invoke, family, kind
     assert code in (0, 1) and err == "" and "check-crashed" not in ids(out)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("family", PATH_CHECKS)
-def test_a_forbidden_path_is_a_finding(invoke, family, tmp_path):
-    path = tmp_path / "file"
-    path.touch(mode=0)
-    assert f"{family}-unreadable" in ids(invoke(family, path, "--json")[1])
-
-
 def test_options_count_on_both_sides_of_the_sub_command(invoke, tmp_path):
     _, out, _ = invoke("--skip", "data-unreadable", "data", tmp_path / "x", "--json")
     assert json.loads(out) == {"family": "data", "path": str(tmp_path / "x"), "findings": []}

@@ -49,6 +49,7 @@ def test_names_of_people_and_hosts_are_left_out(alice, tmp_path, found, written)
         ('{"schema": 99}', "schema 99"),
         ('{"schema": 1, "host": {"memory_total_b": "much"}}', "Machine.host.memory_total_b"),
         ("\udcff", "not JSON"),
+        ('{"schema": 1, "cpu": {"quota": Infinity}}', "Infinity is no number"),
     ],
 )
 def test_what_is_no_record_is_refused_in_words(tmp_path, text, words):
@@ -88,3 +89,9 @@ def test_what_cannot_be_a_record_is_refused_without_reading_it_all(tmp_path, kin
         path.write_bytes(b"[" * (200_000 if kind == "deep" else record.LARGEST_B + 1))
     with pytest.raises(DataError):
         record.load(path)
+
+
+def test_a_mark_in_front_is_no_harm_and_directions_of_writing_are_not_taken(tmp_path):
+    path = tmp_path / "host.json"
+    path.write_text('{"schema": 1, "cpu": {"model": "x\\u202ey\\u001b[2J"}}', encoding="utf-8-sig")
+    assert record.load(path).cpu.model == "x\ufffdy\ufffd[2J"

@@ -5,9 +5,13 @@ import os
 import pytest
 
 from bevrepro.core.machine import Cuda, Machine
+from bevrepro.doctor.ckpt import examine_ckpt
+from bevrepro.doctor.config import examine_config
+from bevrepro.doctor.data import examine_data
 from bevrepro.doctor.diagnose import diagnose
+from bevrepro.doctor.env import examine_env
+from bevrepro.doctor.metrics import examine_metrics
 from bevrepro.probe.ascend import probe_ascend
-from bevrepro.probe.ckpt import probe_ckpt
 from bevrepro.probe.compiled import probe_libstdcxx, read_compiled
 from bevrepro.probe.config import probe_config
 from bevrepro.probe.cpu import probe_cpu
@@ -71,12 +75,16 @@ def test_a_proc_and_a_sys_that_may_not_be_read(open_folder):
     assert (host.memory_total_b, host.ports_in_use, host.may_mount, cpu.flags) == (None, None, None, None)
 
 
-@pytest.mark.parametrize("probe", [probe_data, probe_ckpt, probe_config, probe_metrics, probe_env])
+EXAMINERS = [examine_data, examine_ckpt, examine_config, examine_metrics, examine_env]
+
+
+@pytest.mark.parametrize("examine", EXAMINERS, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("below", ["", "/x", "/x/y.json"])
-def test_a_path_that_may_not_be_read_is_forbidden(open_folder, probe, below):
+def test_a_path_that_may_not_be_read_is_a_finding(open_folder, examine, below):
     closed = open_folder / "closed"
     closed.mkdir(mode=0)
-    assert as_nobody(lambda: probe(open_folder / f"closed{below}")).place.kind == "forbidden"
+    (found,) = as_nobody(lambda: examine(open_folder / f"closed{below}"))
+    assert found.id.endswith("-unreadable") and "Permission denied" in found.seen
 
 
 @pytest.mark.parametrize("probe", [probe_data, probe_config, probe_metrics, probe_env])
