@@ -14,6 +14,7 @@ from bevrepro.doctor import (
     host,
     metrics,
     openmmlab,
+    proxy,
     python,
     torch,
 )
@@ -21,6 +22,7 @@ from bevrepro.doctor.check import Check
 
 CHECKS: tuple[Check, ...] = (
     *host.CHECKS,
+    *proxy.CHECKS,
     *cpu.CHECKS,
     *cuda.CHECKS,
     *budget.CHECKS,

@@ -18,7 +18,7 @@ PACKAGES = frozenset(
     "opencv-python opencv-python-headless pillow setuptools numba llvmlite yapf protobuf shapely scipy "
     "matplotlib pyquaternion ratarmount networkx tensorboard triton detectron2 pandas scikit-image "
     "pycocotools spconv timm iopath pytorch-lightning nvidia-nccl-cu11 nvidia-nccl-cu12 "
-    "nvidia-nccl-cu13".split()
+    "nvidia-nccl-cu13 pysocks".split()
 )
 DIST = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info$")
 # What `setup.py install` makes, and puts on sys.path itself: mmdet3d-0.17.1-py3.8-linux-x86_64.egg

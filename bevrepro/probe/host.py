@@ -13,7 +13,7 @@ from bevrepro.core.machine import Disk, Host
 from bevrepro.probe import cgroup
 from bevrepro.probe.files import globbed, integer, key_values, read_text
 from bevrepro.probe.libraries import has_library, shadowing
-from bevrepro.probe.network import own_addresses, ports_in_use
+from bevrepro.probe.network import own_addresses, ports_in_use, proxies
 
 # Recorded where set; nothing else of the environment leaves the machine.
 VARIABLES = (
@@ -70,7 +70,8 @@ def probe_host(root: Path = Path("/"), environment: Mapping[str, str] | None = N
         shm_free_b=shm_free_b,
         open_files=_open_files(),
         disks=_disks(root),
-        environment={name: environment[name] for name in VARIABLES if name in environment},
+        environment={name: environment[name] for name in VARIABLES if name in environment}
+        | proxies(environment),
         ports_in_use=ports_in_use(root, environment),
         addresses=own_addresses(environment.get("HCCL_IF_IP")),
         shadowing=shadowing(environment.get("LD_LIBRARY_PATH")),

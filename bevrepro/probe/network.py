@@ -1,6 +1,7 @@
 """Ports that launchers take and addresses that variables name: asked of /proc, nothing is opened."""
 
 import errno
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,29 @@ from pathlib import Path
 from bevrepro import facts
 from bevrepro.probe.files import integer, read_text
 
+# The variables that curl, pip and uv read.
+PROXIES = tuple(name for low in ("http_proxy", "https_proxy", "all_proxy") for name in (low, low.upper()))
+PROXY = re.compile(
+    r"(?:(?P<scheme>[A-Za-z][\w+.-]{0,9})://)?(?:[^/]*@)?(?P<host>\[[\d:a-f]+\]|[^:/?#]*)"
+    r"(?::(?P<port>\d{1,5}))?(?:[/?#].*)?"
+)
+LOCAL = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]|0\.0\.0\.0", re.IGNORECASE)
 LISTEN = "0A"  # the state in /proc/net/tcp
+
+
+def proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """`socks5://localhost:7890`, `http://proxy`: no name, no password and no address but the own one's."""
+    return {name: _anonymous(environment[name]) for name in PROXIES if environment.get(name)}
+
+
+def _anonymous(value: str) -> str:
+    match = PROXY.fullmatch(value.strip())
+    if match is None or not match["host"]:
+        return "unreadable"
+    scheme = f"{match['scheme'].lower()}://" if match["scheme"] else ""
+    if not LOCAL.fullmatch(match["host"]):
+        return f"{scheme}proxy"
+    return f"{scheme}{match['host'].lower()}" + (f":{match['port']}" if match["port"] else "")
 
 
 def ports_in_use(root: Path, environment: Mapping[str, str]) -> tuple[int, ...] | None:

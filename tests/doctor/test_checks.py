@@ -189,3 +189,23 @@ def test_packages_of_one_folder_on_the_pythonpath_are_told_together():
         "p0 1, p1 1, p2 1, p3 1, p4 1, p5 1 and 3 more would come from PYTHONPATH (/mine)",
         "q 2 would come from PYTHONPATH (/other)",
     ]
+
+
+@pytest.mark.parametrize(
+    "host, expected",
+    [
+        (dict(wsl=0, container=""), {"proxy-set:info"}),
+        (dict(wsl=2), {"proxy-set:info", "proxy-localhost:warn"}),
+        (dict(wsl=0, container="docker"), {"proxy-set:info", "proxy-localhost:warn"}),
+    ],
+)
+def test_a_proxy_at_localhost_is_another_place_inside(host, expected):
+    host = {**host, "environment": {"https_proxy": "http://127.0.0.1:7890"}}
+    assert ids(host=Host(**host)) == expected
+    assert ids(host=Host(**{**host, "environment": {"https_proxy": "http://proxy"}})) == {"proxy-set:info"}
+
+
+@pytest.mark.parametrize("installed, fires", [(None, False), ((), True), (packages(pysocks="1.7.1"), False)])
+def test_pip_needs_pysocks_for_a_socks_proxy(installed, fires):
+    found = ids(host=Host(environment={"ALL_PROXY": "socks5h://proxy"}), python=Python(packages=installed))
+    assert ("proxy-socks:warn" in found) is fires

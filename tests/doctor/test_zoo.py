@@ -28,7 +28,9 @@ EXPECTED = {
         "nccl-old-wsl:fail"
     ),
     "old_cpu_torch_1_6": "cpu-no-avx:fail gpu-none:info",
-    "wsl2_laptop_small_memory": "wsl-memory:warn wsl-windows-drive:warn gpu-none:info",
+    "wsl2_laptop_small_memory": (
+        "wsl-memory:warn wsl-windows-drive:warn proxy-set:info proxy-localhost:warn proxy-socks:warn gpu-none:info"
+    ),
     "wsl1_laptop": (
         "host-wsl1:fail wsl-windows-drive:warn gpu-none:info cuda-home-unset:warn fuse-device:warn"
     ),

@@ -10,7 +10,7 @@ from bevrepro.core.machine import GpuProcess
 from bevrepro.probe.ascend import parse_npu_smi, probe_ascend
 from bevrepro.probe.cuda import _pci_path, parse_processes
 from bevrepro.probe.libraries import has_library, shadowing
-from bevrepro.probe.network import own_addresses, parse_listening, ports_in_use
+from bevrepro.probe.network import own_addresses, parse_listening, ports_in_use, proxies
 
 NPU_SMI = """
 +------------------------------------------------------------------------------------------------+
@@ -115,3 +115,20 @@ def test_programs_on_a_gpu():
     found = parse_processes(text)
     assert found == [("00000000:3B:00.0", GpuProcess(4121, 3700, "python [31m")),
                      ("00000000:3B:00.0", GpuProcess(7, None, "x"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value, kept",
+    [
+        ("http://bob:pass@corp.example:3128/x", "http://proxy"),
+        ("SOCKS5H://127.0.0.1:7890", "socks5h://127.0.0.1:7890"),
+        ("bob:p@ss@localhost:8080", "localhost:8080"),
+        ("10.0.0.3:8080", "proxy"),
+        ("http://[::1]:80", "http://[::1]:80"),
+        ("http://" + "9" * 5000, "http://proxy"),
+        ("://", "unreadable"),
+        ("http://a:b:c", "unreadable"),
+    ],
+)
+def test_of_a_proxy_nothing_private_is_kept(value, kept):
+    assert proxies({"https_proxy": value, "http_proxy": "", "HOME": "/x"}) == {"https_proxy": kept}
