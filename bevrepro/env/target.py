@@ -4,6 +4,7 @@ A target is written by hand. What a key means is said in docs/environments.md; a
 is refused, so that a slip of the pen is not an environment with a part missing.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -141,6 +142,13 @@ class Target:
         """The highest level of evidence; None where nothing was done yet."""
         done = {each.level for each in self.evidence}
         return next((level for level in reversed(LEVELS) if level in done), None)
+
+    @property
+    def torch_requirement(self) -> str | None:
+        """`torch==1.13.1`, of the table [torch] or of the requirements; None where none is asked for."""
+        if self.torch:
+            return self.torch.requirement
+        return next((each for each in self.requirements if re.match(r"torch\b(?!-)", each)), None)
 
 
 def names() -> tuple[str, ...]:
