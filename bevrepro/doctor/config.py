@@ -1,11 +1,13 @@
 """A configuration: batch, learning rate, sampler, video mode."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from bevrepro import facts
 from bevrepro.core.finding import Finding
 from bevrepro.doctor.check import Check, Verdict, fail, info, warn
+from bevrepro.doctor.data import PREPARE
 from bevrepro.doctor.judge import judge_all
 from bevrepro.doctor.readable import readable_check
 from bevrepro.probe.config import Config, probe_config
@@ -91,6 +93,27 @@ def _data_root(config: Config) -> Iterator[Verdict]:
                    "bevrepro takes --data-root; upstream's tools need a link of that name.")  # fmt: skip
 
 
+def _tools_import(config: Config) -> Iterator[Verdict]:
+    tree = config.tree
+    if tree and tree.absolute_imports and not tree.on_path:
+        yield warn(
+            f"{tree.path}/tools/data_converter/indoor_converter.py imports `tools` by its full name, and "
+            "PYTHONPATH does not name that folder",
+            "Prepare the data with bevrepro, or put the folder in front.",
+            PREPARE,
+            f"export PYTHONPATH={shlex.quote(tree.path)}",
+        )
+
+
+def _launcher(config: Config) -> Iterator[Verdict]:
+    if config.tree and config.tree.launcher_demanded:
+        yield info(
+            f"{config.tree.path}/tools/test.py stops at `assert False` unless a launcher starts it",
+            "Start it with one even for one GPU; bevrepro eval needs none.",
+            "torchrun --nproc_per_node=1 tools/test.py CONFIG CHECKPOINT --launcher pytorch --eval bbox",
+        )
+
+
 CHECKS = (
     readable_check("config", "the configuration"),
     Check("config-broken", "config", "whether it is a configuration", "Training does not start.", _broken),
@@ -110,6 +133,11 @@ CHECKS = (
           "The run stops at its start, or trains from nothing.", _load_from),
     Check("config-data-root", "config", "a data root in the configuration",
           "It is found on its author's machine only.", _data_root),
+    Check("config-tools-import", "config", "the converter's imports in the tree around it",
+          "tools/create_data.py stops with ImportError when another package is called tools.",
+          _tools_import),
+    Check("config-launcher", "config", "whether the tree's test.py demands a launcher",
+          "One GPU, started plainly, ends in an AssertionError without a word.", _launcher),
 )  # fmt: skip
 
 

@@ -35,6 +35,14 @@ def _empty(data: DataSet) -> Iterator[Verdict]:
                    "Name a .tgz, .tar, .zip or .pkl, or a folder.")  # fmt: skip
 
 
+def _read_only(data: DataSet) -> Iterator[Verdict]:
+    if data.tables and data.writable is False:
+        kind = f" ({data.filesystem})" if (data.filesystem or "").startswith("fuse") else ""
+        yield info(f"{data.place.path} cannot be written{kind}",
+                   "bevrepro writes infos elsewhere; tell upstream's converter to (--out-dir).",
+                   PREPARE)  # fmt: skip
+
+
 def _windows_drive(data: DataSet) -> Iterator[Verdict]:
     if data.filesystem in WINDOWS_FILESYSTEMS and data.tables:
         yield warn(
@@ -223,6 +231,8 @@ def _is_train(infos: Infos, row: facts.Row) -> bool:
 CHECKS = (
     readable_check("data", "the data"),
     Check("data-nothing", "data", "whether there is data", "There is nothing to train on.", _empty),
+    Check("data-read-only", "data", "whether the data can be written",
+          "Upstream's converter writes its pickles beside the data and stops there.", _read_only),
     Check("data-windows-drive", "data", "folders on Windows drives under WSL",
           "Hundreds of thousands of small files through a network protocol: many times slower.",
           _windows_drive),

@@ -13,6 +13,7 @@ from typing import Any
 
 from bevrepro import facts
 from bevrepro.probe.paths import Place, probe_place
+from bevrepro.probe.tree import Tree, probe_tree
 
 MAX_B = 1 << 20
 DEEPEST = 8  # _base_ below _base_
@@ -39,6 +40,7 @@ class Config:
     load_from_exists: bool | None = None
     data_root: str | None = None
     data_root_exists: bool | None = None
+    tree: Tree | None = None  # the source tree around an upstream .py
 
 
 class Unknown:
@@ -143,6 +145,7 @@ def _from_python(place: Place, names: dict[str, Any], folder: Path) -> Config:
         load_from_exists=_exists(load_from, folder),
         data_root=data_root,
         data_root_exists=_exists(data_root, folder),
+        tree=probe_tree(folder / "config.py"),
     )
 
 

@@ -67,6 +67,7 @@ class DataSet:
     infos: tuple[Infos, ...] = ()
     entries: int | None = None
     synthetic: bool | None = None  # made by `bevrepro data synth`
+    writable: bool | None = None  # by this user
 
 
 def probe_data(path: Path, deep: bool = False) -> DataSet:
@@ -94,6 +95,7 @@ def probe_data(path: Path, deep: bool = False) -> DataSet:
         maps="maps" in names if versions else None,
         infos=tuple(probe_infos(path / each) for each in names if re.fullmatch(r".*infos.*\.pkl", each)),
         entries=len(names),
+        writable=os.access(path, os.W_OK),
         synthetic="synth.json" in names or os.path.isfile(path.absolute().parent / "synth.json"),
     )
 

@@ -9,7 +9,7 @@ from bevrepro.doctor.diagnose import diagnose
 from bevrepro.doctor.versions import major, older
 
 GIB = 1 << 30
-GPU = (Gpu("NVIDIA A100", 81920, 81000, "8.0"),)
+GPU = (Gpu("NVIDIA A100", capability="8.0"),)
 
 
 def ids(**parts) -> set[str]:
@@ -209,3 +209,11 @@ def test_a_proxy_at_localhost_is_another_place_inside(host, expected):
 def test_pip_needs_pysocks_for_a_socks_proxy(installed, fires):
     found = ids(host=Host(environment={"ALL_PROXY": "socks5h://proxy"}), python=Python(packages=installed))
     assert ("proxy-socks:warn" in found) is fires
+
+
+@pytest.mark.parametrize(
+    "mib, count, fires", [(81920, 1, True), (40960, 7, True), (81920, 8, False), (24268, 1, False)]
+)
+def test_two_weeks_of_training_are_told_where_they_could_begin(mib, count, fires):
+    found = ids(cuda=Cuda(gpus=(Gpu("A100", mib),) * count))
+    assert ("train-days:info" in found) is fires

@@ -12,6 +12,7 @@ from bevrepro.probe.infos import Infos
 from bevrepro.probe.metrics import Metrics
 from bevrepro.probe.nuscenes import Archive, DataSet, TableFolder
 from bevrepro.probe.paths import Place
+from bevrepro.probe.tree import Tree
 
 FOLDER, FILE, ABSENT = (
     Place("/data", "folder"),
@@ -146,6 +147,8 @@ CASES = [
     ("config", "config-batch-norm:warn", recipe(live_batch_norm=True)),
     ("config", "config-initial-weights:warn", recipe(load_from="r.pth", load_from_exists=False)),
     ("config", "config-data-root:warn", recipe(data_root="/d/", data_root_exists=False)),
+    ("config", "config-tools-import:warn", recipe(tree=Tree("/b", True, False, False))),
+    ("config", "", recipe(tree=Tree("/b", True, True, True))),
     ("env", "", made()),
     ("env", "env-unreadable:fail", Environment(ABSENT)),
     ("env", "env-nothing:fail", Environment(FOLDER)),
@@ -164,6 +167,8 @@ NOTES = [
     ("data", "infos-paths", infos(prefix="/mnt/other/nuscenes/", prefix_exists=False)),
     ("metrics", "metrics-published", results()),
     ("config", "config-effective-batch", recipe()),
+    ("config", "config-launcher", recipe(tree=Tree("/b", True, True, True))),
+    ("data", "data-read-only", root(writable=False)),
     ("env", "env-more", made(installed={"torch": "2.13.0", "scipy": "1.17", "wandb": "1"})),
 ]
 

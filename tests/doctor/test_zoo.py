@@ -17,8 +17,10 @@ MACHINES = Path(__file__).parents[1] / "machines"
 # host -> "id:severity" in the registry's order
 EXPECTED = {
     "ci_vm_debian12": "gpu-none:info",
-    "a100_without_cuda_home": "cuda-home-unset:warn torch-tf32:info",
-    "a100_newer_toolkit_and_gcc": "cuda-mismatch:warn gcc-too-new:warn gpu-memory:info torch-tf32:info",
+    "a100_without_cuda_home": "cuda-home-unset:warn train-days:info torch-tf32:info",
+    "a100_newer_toolkit_and_gcc": (
+        "cuda-mismatch:warn gcc-too-new:warn gpu-memory:info train-days:info torch-tf32:info"
+    ),
     "rtx3090_cuda_home_list": (
         "driver-old:fail cuda-home-list:fail gpu-memory:info fuse-override:info torch-tf32:info"
     ),
@@ -29,7 +31,8 @@ EXPECTED = {
     ),
     "old_cpu_torch_1_6": "cpu-no-avx:fail gpu-none:info",
     "wsl2_laptop_small_memory": (
-        "wsl-memory:warn wsl-windows-drive:warn proxy-set:info proxy-localhost:warn proxy-socks:warn gpu-none:info"
+        "wsl-memory:warn wsl-windows-drive:warn proxy-set:info proxy-localhost:warn proxy-socks:warn "
+        "gpu-none:info"
     ),
     "wsl1_laptop": (
         "host-wsl1:fail wsl-windows-drive:warn gpu-none:info cuda-home-unset:warn fuse-device:warn"
@@ -53,10 +56,10 @@ EXPECTED = {
         "python-version:fail user-site-leak:warn pythonpath-leak:warn torch-numpy2:fail mmcv-twice:fail"
     ),
     "unknown_host": "",
-    "a100_published_pins": "torch-tf32:info",
+    "a100_published_pins": "train-days:info torch-tf32:info",
     "a100_torch_library_deleted": (
-        "gcc-too-new:warn gpu-memory:info torch-library-deleted:fail torch-tf32:info mmcv-no-ops:fail "
-        "visible-devices:warn rank-variables:info"
+        "gcc-too-new:warn gpu-memory:info train-days:info torch-library-deleted:fail torch-tf32:info "
+        "mmcv-no-ops:fail visible-devices:warn rank-variables:info"
     ),
     "ascend_910b": "host-arch:info",
     "ascend_910b_stale_script": (
@@ -67,9 +70,9 @@ EXPECTED = {
     "ascend_container_without_devices": "host-arch:info gpu-none:info npu-smi-broken:warn npu-no-cann:fail",
     "docker_v100_without_sys": "gpu-memory:info ext-cpu-only:warn nccl-old-wsl:warn",
     "h800_torch_1_10": (
-        "gpu-arch-nvcc:warn arch-list-gpu:warn cuda-link:info torch-no-kernels:fail torch-tf32:info "
-        "ext-no-kernels:fail yapf-verify:fail setuptools-distutils:fail devkit-matplotlib:warn "
-        "opencv-twice:warn"
+        "gpu-arch-nvcc:warn arch-list-gpu:warn cuda-link:info train-days:info torch-no-kernels:fail "
+        "torch-tf32:info ext-no-kernels:fail yapf-verify:fail setuptools-distutils:fail devkit-"
+        "matplotlib:warn opencv-twice:warn"
     ),
     "rtx3090_pypi_torch_1_10": (
         "cuda-mismatch:warn gcc-too-new:warn gpu-arch-nvcc:warn cuda-headers-missing:warn "
@@ -85,24 +88,26 @@ EXPECTED = {
         "torch-removed-thc:warn"
     ),
     "rtx5090_torch_2_6": (
-        "gpu-arch-nvcc:warn gpu-memory:info torch-no-kernels:fail openmmlab-range:fail "
+        "gpu-arch-nvcc:warn gpu-memory:info train-days:info torch-no-kernels:fail openmmlab-range:fail "
         "ext-no-kernels:fail setuptools-pkg-resources:warn weights-only:warn"
     ),
     "wsl2_old_nccl": "gpu-memory:info torch-tf32:info nccl-old-wsl:fail",
     "laptop_without_gpu": "gpu-none:info",
     "seed000_conda_cuda_12_4": (
-        "cuda-mismatch:warn cuda-headers-missing:warn torch-tf32:info yapf-verify:fail "
+        "cuda-mismatch:warn cuda-headers-missing:warn train-days:info torch-tf32:info yapf-verify:fail "
         "setuptools-distutils:fail numba-numpy-1-20:fail devkit-old-numpy:fail"
     ),
     "seed000_linked_toolkits": (
         "cuda-mismatch:warn gcc-too-new:warn gpu-arch-nvcc:warn cuda-link:info library-path-shadow:warn "
         "gpu-memory:info torch-tf32:info numba-numpy-1-24:fail numpy-alias:warn"
     ),
-    "seed000_without_toolkit": "cuda-home-unset:warn torch-tf32:info",
+    "seed000_without_toolkit": "cuda-home-unset:warn train-days:info torch-tf32:info",
     "seed001_ascend_matrixvt": (
         "host-arch:info openmmlab-range:fail mmcv-no-ops:fail npu-cann-matrix:warn libgomp-static-tls:warn"
     ),
-    "seed002_a100_40gb": "gpu-memory:info torch-tf32:info yapf-verify:fail devkit-matplotlib:warn",
+    "seed002_a100_40gb": (
+        "gpu-memory:info train-days:info torch-tf32:info yapf-verify:fail devkit-matplotlib:warn"
+    ),
     "seed003_ascend_bevfusion": (
         "host-arch:info openmmlab-range:fail port-in-use:warn hccl-if-ip:fail npu-occupied:warn "
         "npu-cann-matrix:warn"

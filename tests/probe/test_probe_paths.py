@@ -17,6 +17,8 @@ from bevrepro.probe.infos import probe_infos
 from bevrepro.probe.metrics import probe_metrics
 from bevrepro.probe.nuscenes import TABLES, probe_data
 from bevrepro.probe.paths import probe_place
+from bevrepro.probe.tree import Tree, probe_tree
+from tests.probe.unprivileged import as_nobody
 
 
 def frame(token, third=1.95, fourth=4.6, speed=1.0, prefix=""):
@@ -200,3 +202,39 @@ def test_the_lock_is_read_for_the_environments_python(tmp_path):
     assert locked["numpy"].startswith("1.26") and "torch" in locked
     (tmp_path / "bevrepro-env.json").write_text('{"target": "../../etc/passwd"}')
     assert probe_env(tmp_path).locked is None
+
+
+ABSOLUTE = "from tools.data_converter.s3dis_data_utils import S3DISData\n"
+
+
+def upstream(folder, converter=ABSOLUTE, demand="assert False"):
+    """A source tree with its converter, its test.py and a configuration, which is returned."""
+    texts = {
+        "tools/data_converter/indoor_converter.py": converter,
+        "tools/test.py": f"    if not distributed:\n        {demand}\n",
+        "projects/configs/bevformer/tiny.py": "model = dict(type='BEVFormer')\n",
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder / "projects/configs/bevformer/tiny.py"
+
+
+def test_the_tree_around_a_configuration_tells_what_its_tools_stop_at(tmp_path):
+    found = probe_tree(upstream(tmp_path / "a"), {"PYTHONPATH": f"/x:{tmp_path}/b"})
+    assert found == Tree(str(tmp_path / "a"), True, False, True)
+    mended = upstream(
+        tmp_path / "b", ABSOLUTE.replace("tools.data_converter", ""), "model = MMDataParallel(m)"
+    )
+    on_path = probe_tree(mended, {"PYTHONPATH": f"/x:{tmp_path}/b/"})
+    assert on_path == Tree(str(tmp_path / "b"), False, True, False)
+    assert probe_config(mended).tree.path == str(tmp_path / "b")
+    assert probe_tree(tmp_path / "alone.py", {}) is None
+
+
+def test_data_that_may_not_be_written_is_told(open_folder):
+    (open_folder / "v1.0-mini").mkdir()
+    open_folder.chmod(0o555)
+    assert as_nobody(lambda: probe_data(open_folder)).writable is False
+    open_folder.chmod(0o777)
+    assert as_nobody(lambda: probe_data(open_folder)).writable is True
