@@ -14,7 +14,7 @@ TOLD = {
     "inputs_digest": "0123456789abcdef" + "0" * 48,
     "digest": "d" * 64,
     "locks": {"locks/cpu.txt": "e" * 64},
-    "packages": {},
+    "packages": {"torch": "2.13.0"},
     "python": {"version": "3.11.7"},
     "patches": [{"set": "mmcv-full-1.6.0", "sha256": "f" * 64}],
     "cuda": {"version": "11.8", "home": "/c", "digest": "9" * 64},
