@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from bevrepro.core.finding import Finding, Severity
 from bevrepro.doctor.check import Check
+from bevrepro.probe.files import printable
 
 
 def judge_all(record: object, checks: Iterable[Check]) -> tuple[Finding, ...]:
@@ -21,10 +22,10 @@ def _run(check: Check, record: object) -> tuple[Finding, ...]:
             id=check.id,
             family=check.family,
             severity=verdict.severity,
-            seen=verdict.seen,
+            seen=printable(verdict.seen),  # names of files and programs may hold anything
             why=check.why,
             remedy=verdict.remedy,
-            commands=verdict.commands,
+            commands=tuple(map(printable, verdict.commands)),
             links=check.links,
             fixable=verdict.fixable,
         )
@@ -37,7 +38,7 @@ def _crashed(check: Check, error: Exception) -> Finding:
         id="check-crashed",
         family=check.family,
         severity=Severity.WARN,
-        seen=f"the check {check.id} stopped: {type(error).__name__}: {error}",
+        seen=printable(f"the check {check.id} stopped: {type(error).__name__}: {error}"),
         why="What it looks at was not judged; this is a mistake in bevrepro.",
         remedy="Report it with a record of this machine.",
         commands=("bevrepro doctor --record host.json",),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bevrepro.probe.paths import Place, probe_place
-from bevrepro.probe.pickles import DAMAGE, Refused, TorchUnpickler, Weights, printable
+from bevrepro.probe.pickles import DAMAGE, Refused, TorchUnpickler, Weights, bounded, printable
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch < 1.6 (torch/serialization.py)
@@ -44,7 +44,7 @@ def probe_ckpt(path: Path, deep: bool = False) -> Checkpoint:
         return Checkpoint(place)
     container, content, short = None, None, None
     try:
-        with path.open("rb") as stream:
+        with path.open("rb") as stream, bounded(place.size_b or 0):
             head = stream.read(512)
             container = _container(head)
             stream.seek(0)

@@ -13,7 +13,7 @@ from packaging.markers import InvalidMarker, Marker
 
 from bevrepro.core.errors import MachineError
 from bevrepro.core.paths import envs_dir
-from bevrepro.probe.files import globbed, key_values, read_text
+from bevrepro.probe.files import globbed, key_values, open_plain, read_text
 from bevrepro.probe.paths import Place, probe_place
 
 DEFAULT_TARGET = "cpu"
@@ -152,7 +152,7 @@ def _digest(path: Path, algorithm: str) -> str | None:
     """As RECORD writes it (PEP 376): urlsafe base64 without padding; None where the file is gone."""
     digest = hashlib.new(algorithm)
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
     except OSError:

@@ -1,9 +1,19 @@
 """Reading the kernel's files: a missing or forbidden one is unknown, not an error."""
 
+import errno
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 SHOWN = 4096  # of what a broken program printed
 READ = 1 << 20  # characters of what any program printed: a broken one may have no end
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open an ordinary file; OSError for anything else: a pipe would be waited for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no ordinary file", str(path))
+    return path.open("rb")
 
 
 def read_text(path: Path) -> str | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bevrepro.probe.pickles import DAMAGE, Array, PlainUnpickler, Refused, printable
+from bevrepro.probe.files import open_plain
+from bevrepro.probe.pickles import DAMAGE, Array, PlainUnpickler, Refused, bounded, printable
 
 ENOUGH_CARS = 2000  # for a median of their sizes
 CAN_PART = slice(7, 16)  # what the CAN bus gives; the rest comes from the ego pose
@@ -43,7 +44,7 @@ class Infos:
 def probe_infos(path: Path) -> Infos:
     """Never raises for what the file holds; whole files of the full set take some seconds."""
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream, bounded(path.stat().st_size):
             content = PlainUnpickler(stream).load()
         return _describe(str(path), content)
     except Refused as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bevrepro.probe.files import read_text
+from bevrepro.probe.files import open_plain, read_text
 from bevrepro.probe.host import filesystem_of
 from bevrepro.probe.infos import Infos, probe_infos
 from bevrepro.probe.paths import Place, probe_place
@@ -103,7 +103,7 @@ def probe_data(path: Path, deep: bool = False) -> DataSet:
 def _archive(path: Path, deep: bool) -> Archive:
     try:
         size_b = path.stat().st_size
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(1024)
         begins = _kind(head)
         return Archive(
@@ -176,7 +176,8 @@ def _tables(root: Path, version: str, can_bus: bool, deep: bool) -> TableFolder:
 def _rows(path: Path) -> tuple[list[dict[str, object]] | None, str | None]:
     """(rows, None), (None, None) where there is no file, (None, what is wrong)."""
     try:
-        rows = json.loads(path.read_bytes())
+        with open_plain(path) as file:
+            rows = json.load(file)
     except FileNotFoundError:
         return None, None
     except (OSError, ValueError, RecursionError) as error:
@@ -189,7 +190,7 @@ def _rows(path: Path) -> tuple[list[dict[str, object]] | None, str | None]:
 def _sensor_files(table: Path, deep: bool) -> Iterator[str]:
     """Names of keyframes' files: all of them, or some spread over the table (it may have gigabytes)."""
     try:
-        with table.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with open_plain(table) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             if deep:
                 yield from (match[1].decode("utf-8", "replace") for match in FILENAME.finditer(text))
                 return

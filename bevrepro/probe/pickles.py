@@ -6,10 +6,15 @@ a checkpoint needs; whatever else it names is refused by that name.
 
 import pickle
 import re
+import resource
 import struct
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
+
+from bevrepro.probe.files import read_text
 
 # What the unpickler raises for damaged bytes, besides its own error.
 DAMAGE = (
@@ -20,6 +25,27 @@ FORMS = {
     "f8": "d", "f4": "f", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I", "u2": "H",
     "u1": "B", "b1": "?",
 }  # fmt: skip
+
+
+# A pickle of 20 bytes can ask for a table of gigabytes. Plain ones take some 6 times their size.
+ROOM_B, ROOM_TIMES = 2 << 30, 24
+
+
+@contextmanager
+def bounded(size_b: int) -> Iterator[None]:
+    """Inside, a pickle of `size_b` bytes gets MemoryError where it asks for far more memory than it may."""
+    pages = (read_text(Path("/proc/self/statm")) or "").split()
+    old, highest = resource.getrlimit(resource.RLIMIT_AS)
+    if not pages or not pages[0].isdigit():  # no Linux: as it is
+        yield
+        return
+    wanted = int(pages[0]) * resource.getpagesize() + ROOM_B + ROOM_TIMES * size_b
+    known = [each for each in (old, highest, wanted) if each != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(known), highest))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (old, highest))
 
 
 class Refused(Exception):

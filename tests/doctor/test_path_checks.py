@@ -1,5 +1,7 @@
 """Checks of paths: each fires on one record and is quiet on another."""
 
+import os
+
 import pytest
 
 from bevrepro.doctor import ckpt, config, data, env, metrics
@@ -217,3 +219,18 @@ def test_all_five_take_a_path_and_never_raise(tmp_path):
         for deep in (False, True):
             assert [each.severity.value for each in look(tmp_path / "no", deep)] == ["fail"]
             assert all(isinstance(each.id, str) for each in look(tmp_path, deep))
+
+
+def test_names_of_files_reach_no_terminal_as_they_are(tmp_path):
+    (tmp_path / "a\x1b[31m_infos.pkl").write_text("x")
+    (tmp_path / "b\udcff.tgz").write_text("<html>")
+    seen = " ".join(each.seen for each in data.examine_data(tmp_path))
+    assert "a [31m" in seen and ".tgz" in seen and seen.isprintable()
+
+
+def test_pipes_among_data_are_not_waited_for(tmp_path):
+    (tmp_path / "v1.0-mini").mkdir()
+    for name in ("x_infos.pkl", "can_bus.zip", "v1.0-mini/scene.json", "v1.0-mini/sample_data.json"):
+        os.mkfifo(tmp_path / name)
+    found = {each.id: each.seen for each in data.examine_data(tmp_path, deep=True)}
+    assert "no ordinary file" in found["infos-broken"] and "no ordinary file" in found["archive-form"]

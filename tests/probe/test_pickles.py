@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import resource
 import sys
 import types
 import zipfile
@@ -172,3 +173,11 @@ def test_a_hostile_checkpoint_is_refused(tmp_path):
 def test_what_is_no_checkpoint_is_told_in_words(tmp_path, content, words):
     (tmp_path / "x.pth").write_bytes(content)
     assert words in probe_ckpt(tmp_path / "x.pth").broken
+
+
+def test_a_small_pickle_that_asks_for_gigabytes_is_refused_them(tmp_path):
+    path = tmp_path / "x_infos.pkl"
+    path.write_bytes(b"\x80\x04]r\x00\x00\x00\x20.")  # a memo of 2**29 entries: 8 GiB
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    found = probe_infos(path)
+    assert found.broken == "MemoryError" and resource.getrlimit(resource.RLIMIT_AS) == before
