@@ -1,6 +1,7 @@
 """The target interpreter, asked in a child: its packages from their metadata, torch from its own files."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from bevrepro.core import proc
 from bevrepro.core.codec import from_json
 from bevrepro.core.errors import MachineError
 from bevrepro.core.machine import Python, Torch
+from bevrepro.probe.files import first_lines
 
 CHILD = Path(__file__).with_name("_child.py")
 ASK_S = 10.0
@@ -19,6 +21,8 @@ TORCH_S = 120.0  # a cold import from a slow disk
 def probe_python(executable: Path | None = None, deep: bool = False) -> Python:
     """Describe `executable` (our own where None); `deep` imports torch there, which costs seconds."""
     target = Path(sys.executable) if executable is None else executable
+    if os.path.isdir(target):
+        return Python(executable=str(target), error=f"it is a folder; is {target / 'bin/python'} meant?")
     try:
         done = proc.run([target, CHILD], timeout_s=ASK_S)
     except MachineError as error:
@@ -57,5 +61,7 @@ def _why(done: proc.Done) -> str:
     name = proc.signal_name(done.rc)
     if name:
         return f"died of {name}"
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    return f"exit status {done.rc}: {last}"[:300]
+    last = first_lines("\n".join(done.stderr.strip().splitlines()[-1:]))
+    if done.ok:
+        return "it does not answer as a Python does"
+    return f"exit status {done.rc}: {last}" if last else f"exit status {done.rc}"

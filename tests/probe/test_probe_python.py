@@ -126,3 +126,16 @@ def test_a_target_that_hangs_is_given_up(monkeypatch):
 def test_a_target_that_answers_garbage_is_an_error_in_words(monkeypatch):
     monkeypatch.setattr(python.proc, "run", lambda argv, **_: Done(0, "[1]\nwelcome to conda\n", ""))
     assert python.probe_python(Path("py")).error.startswith("exit status 0")
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("/bin/true", "does not answer as a Python"),
+        ("/bin/false", "exit status 1"),
+        ("/usr", "it is a folder"),
+    ],
+)
+def test_what_is_no_python_is_told_as_such(name, words):
+    found = python.probe_python(Path(name))
+    assert words in found.error and not found.error.endswith(": ")
