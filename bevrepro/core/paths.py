@@ -19,6 +19,11 @@ def envs_dir() -> Path:
     return _shipped("envs", "")
 
 
+def patches_dir() -> Path:
+    """Patches to pinned packages, one folder per set."""
+    return _shipped("patches", "README.md")
+
+
 def cache_dir() -> Path:
     """What can be made again: archive indexes, downloads. $BEVREPRO_CACHE or the XDG cache folder."""
     return _user_dir("BEVREPRO_CACHE", "XDG_CACHE_HOME", ".cache")
