@@ -28,6 +28,8 @@ def rank(hits: Iterable[Hit]) -> tuple[Ranked, ...]:
         if known is None or hit.numbers < known.numbers:
             firsts[hit.failure.id] = hit
     explained = _explained(firsts)
+    if any(hit.failure.tier <= Tier.WRAPPER for hit in firsts.values()):
+        firsts = {id: hit for id, hit in firsts.items() if not _beside_the_point(hit, explained)}
     order = sorted(
         firsts.values(),
         key=lambda hit: (hit.failure.id in explained, hit.failure.tier, hit.numbers[0], hit.failure.id),
@@ -50,6 +52,11 @@ def _explained(firsts: dict[str, Hit]) -> dict[str, str]:
             if other in firsts and other != hit.failure.id and explained.get(hit.failure.id) != other:
                 explained.setdefault(other, hit.failure.id)
     return explained
+
+
+def _beside_the_point(hit: Hit, explained: dict[str, str]) -> bool:
+    """A hint in the log of a run that broke, unless the hint is why."""
+    return hit.failure.tier is Tier.HINT and hit.failure.id not in explained.values()
 
 
 def _because(hit: Hit, order: list[Hit], explained_by: str | None) -> str:
