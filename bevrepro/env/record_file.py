@@ -51,7 +51,7 @@ def read_record(environment: Path, path: str) -> Record:
         row = _row(line, site)
         if isinstance(row, str):
             wrong.append(f"line {number}: {row}")
-        elif rows.setdefault(row.path, row) != row:
+        elif rows.setdefault(row.path, row) != row and not row.path.endswith(".pyc"):  # pip lists some twice
             wrong.append(f"line {number}: {row.path} a second time, with another hash")
     return Record(name, path, tuple(rows.values()), tuple(wrong))
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bevrepro.core.finding import Finding, Severity
+from bevrepro.env.receipt import SCHEMA, SEAL
 
-SCHEMA = 1
 KINDS = {
     "target": str, "path": str, "inputs_digest": str, "digest": str, "locks": dict, "packages": dict,
     "python": dict, "patches": list, "steps": list,
 }  # fmt: skip
-SEAL = "receipt_sha256"
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,14 @@ def parse(text: str | None) -> tuple[dict[str, Any] | None, str]:
     rows = [*told["patches"], *told["steps"], told.get("cuda") or {}]
     if not all(isinstance(row, dict) for row in rows):
         return None, "the receipt's patches, steps or cuda are not as the builder writes them"
+    if text != json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False) + "\n":
+        return None, "the receipt was edited: the builder spaces and orders it differently"
     return told, ""
 
 
 def judge_receipt(told: Mapping[str, Any], now: Now) -> Iterator[Finding]:
     """Where receipt and environment disagree."""
-    if SEAL in told and told[SEAL] != seal(told):
+    if told.get(SEAL) != seal(told):
         yield _fail("edited", "the receipt was edited: it does not match the sum that it carries",
                     "What it says of this environment is not what the builder wrote.")  # fmt: skip
     if told["digest"] != now.digest:
