@@ -4,6 +4,8 @@ stdin: a JSON list of [pyc, source] paths; stdout: a JSON list of those that dif
 what it reads is executed: code objects are compared, never run.
 """
 
+from __future__ import annotations
+
 import json
 import marshal
 import re
@@ -11,7 +13,7 @@ import sys
 import warnings
 
 
-def judge(pyc, source):
+def judge(pyc: str, source: str) -> str | None:
     """Why the two differ, or None."""
     with open(pyc, "rb") as stream:
         content = stream.read()
@@ -32,7 +34,7 @@ def judge(pyc, source):
     return None if code == fresh else "it is not what its source compiles to"
 
 
-def main():
+def main() -> None:
     warnings.simplefilter("ignore")
     sys.setrecursionlimit(100000)
     pairs = json.load(sys.stdin)
