@@ -61,14 +61,18 @@ class LockFile:
 def read_lock(path: Path) -> LockFile:
     """Every pin of a lock. ConfigError naming the line that is no hashed requirement."""
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"the lock {path} cannot be read: {error}", do="bevrepro env lock makes it again."
         ) from error
+    return parse_lock(text, path)
+
+
+def parse_lock(text: str, path: Path) -> LockFile:
+    """The same for a text that lies, or will lie, at `path`."""
     pins = tuple(_pin(words, path, number) for number, words in _logical_lines(text))
-    return LockFile(path, pins, hashlib.sha256(content).hexdigest())
+    return LockFile(path, pins, hashlib.sha256(text.encode("utf-8")).hexdigest())
 
 
 def _logical_lines(text: str) -> list[tuple[int, str]]:

@@ -52,18 +52,25 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel of torch whose sha256 is known for one Python (3.11) and platform (linux-x86_64)."""
+    """A wheel of torch whose sha256 is known for one Python (3.11) and platform (linux-x86_64).
+
+    `requirement` is that of the table where the wheel is not of torch itself but of a companion.
+    """
 
     python: str
     platform: str
     sha256: str
     source: str
     checked: str
+    requirement: str | None = None
 
 
 @dataclass(frozen=True)
 class Torch:
-    """torch where it is no plain pin of the lock: a build with a local version, from its own index."""
+    """torch where it is no plain pin of the lock: a build with a local version, from its own index.
+
+    `companions` come from there as well: torchvision has to be the build for that torch.
+    """
 
     requirement: str
     index: str
@@ -71,6 +78,7 @@ class Torch:
     wheels: tuple[Wheel, ...]
     source: str
     checked: str
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,12 +92,19 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Lock:
-    """How the lock is resolved: nothing uploaded after `cutoff` (a date), but for the packages named."""
+    """How the lock is resolved: nothing uploaded after `cutoff` (a date), but for the packages named.
+
+    With one Python, only wheels that `architecture` and `glibc` (the oldest one) take are chosen; with
+    several, the lock carries markers. Overrides stand in place of what any package asks for.
+    """
 
     cutoff: str | None = None
     cutoff_of: Mapping[str, str] | None = None
     metadata: tuple[Metadata, ...] = ()
     overrides: tuple[str, ...] = ()
+    architecture: str = "x86_64"
+    glibc: str = "2.17"
+    yanked: tuple[str, ...] = ()  # pins kept although their authors withdrew them
 
 
 @dataclass(frozen=True)
