@@ -175,16 +175,22 @@ def _disks(root: Path) -> tuple[Disk, ...]:
 
 
 def filesystem_of(path: Path, mounts: str | None) -> str | None:
-    """The type of the longest mount point above `path` (the last of equals: it hides the others)."""
-    best, kind = -1, None
+    """The type of the file system that `path` lies on."""
+    return mount_of(path, mounts)[1]
+
+
+def mount_of(path: Path, mounts: str | None) -> tuple[str | None, str | None]:
+    """(source, type) of the longest mount point above `path` (the last of equals: it hides the others)."""
+    best = -1
+    found: tuple[str | None, str | None] = (None, None)
     for line in (mounts or "").splitlines():
         parts = line.split(" ")
         if len(parts) < 3:
             continue
         point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), parts[1])
         if len(point) >= best and (point == "/" or f"{path}/".startswith(f"{point}/")):
-            best, kind = len(point), parts[2]
-    return kind
+            best, found = len(point), (parts[0], parts[2])
+    return found
 
 
 def is_character_device(path: Path) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bevrepro.probe.files import open_plain, read_text
-from bevrepro.probe.host import filesystem_of
+from bevrepro.probe.host import mount_of
 from bevrepro.probe.infos import Infos, probe_infos
 from bevrepro.probe.paths import Place, probe_place
 
@@ -22,6 +22,11 @@ TABLES = (
     "attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample",
     "sample_annotation", "sample_data", "scene", "sensor", "visibility",
 )  # fmt: skip
+ARCHIVE_MOUNTS = (
+    "FuseMount",
+    "ratarmount",
+    "bevrepro",
+)  # sources in /proc/self/mounts
 SAMPLED = 60  # sensor files looked for without --deep
 NAMES_TOLD = 3
 FILENAME = re.compile(rb'"filename"\s*:\s*"(samples/[^"]+)"')
@@ -73,7 +78,7 @@ class DataSet:
 def probe_data(path: Path, deep: bool = False) -> DataSet:
     """Reads only; never raises for what it finds. `deep` hashes archives and looks for every keyframe."""
     place = probe_place(path)
-    filesystem = filesystem_of(path.absolute(), read_text(Path("/proc/self/mounts")))
+    source, filesystem = mount_of(path.absolute(), read_text(Path("/proc/self/mounts")))
     if place.kind == "file":
         return DataSet(
             place,
@@ -95,7 +100,8 @@ def probe_data(path: Path, deep: bool = False) -> DataSet:
         maps="maps" in names if versions else None,
         infos=tuple(probe_infos(path / each) for each in names if re.fullmatch(r".*infos.*\.pkl", each)),
         entries=len(names),
-        writable=os.access(path, os.W_OK),
+        # ratarmount mounts as if for writing, and refuses only when something is written.
+        writable=source not in ARCHIVE_MOUNTS and os.access(path, os.W_OK),
         synthetic="synth.json" in names or os.path.isfile(path.absolute().parent / "synth.json"),
     )
 

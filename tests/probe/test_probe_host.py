@@ -4,7 +4,7 @@ import pytest
 
 from bevrepro.probe import cgroup
 from bevrepro.probe.cpu import probe_cpu
-from bevrepro.probe.host import filesystem_of, parse_meminfo, probe_host, wsl_version
+from bevrepro.probe.host import filesystem_of, mount_of, parse_meminfo, probe_host, wsl_version
 
 
 def write(root, files):
@@ -109,3 +109,9 @@ def test_the_flags_that_matter_are_kept(tmp_path):
 
 def test_a_cpu_without_a_flags_line_is_unknown(tmp_path):
     assert probe_cpu(write(tmp_path, {"proc/cpuinfo": "processor: 0\n"})).flags is None
+
+
+def test_a_mount_is_told_by_its_source_too(tmp_path):
+    mounts = f"/dev/a / ext4 rw 0 0\nFuseMount {tmp_path}/m fuse rw 0 0\n"
+    assert mount_of(tmp_path / "m/v1.0-mini", mounts) == ("FuseMount", "fuse")
+    assert mount_of(tmp_path, mounts) == ("/dev/a", "ext4") and mount_of(tmp_path, None) == (None, None)

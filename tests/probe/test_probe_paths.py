@@ -11,6 +11,7 @@ import zipfile
 import numpy
 import pytest
 
+from bevrepro.probe import nuscenes
 from bevrepro.probe.config import probe_config
 from bevrepro.probe.environment import probe_env
 from bevrepro.probe.infos import probe_infos
@@ -238,3 +239,10 @@ def test_data_that_may_not_be_written_is_told(open_folder):
     assert as_nobody(lambda: probe_data(open_folder)).writable is False
     open_folder.chmod(0o777)
     assert as_nobody(lambda: probe_data(open_folder)).writable is True
+
+
+def test_a_mounted_archive_cannot_be_written_whatever_the_kernel_says(tmp_path, monkeypatch):
+    (tmp_path / "v1.0-mini").mkdir()
+    text = f"FuseMount {tmp_path} fuse rw,nosuid 0 0\n"
+    monkeypatch.setattr(nuscenes, "read_text", lambda path: text)
+    assert os.access(tmp_path, os.W_OK) and probe_data(tmp_path).writable is False
