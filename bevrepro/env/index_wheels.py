@@ -1,0 +1,184 @@
+"""Wheels of the package index that pip and uv are set up for, or only some members of a wheel there.
+
+No index is named here: what pip's or uv's own configuration says is asked, and uv for its default.
+"""
+
+import ast
+import html.parser
+import io
+import sys
+import urllib.parse
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bevrepro.core import proc
+from bevrepro.env.cuda_recipe import Part
+from bevrepro.env.fetch import NETWORK, NotFetched, is_local, opened, plain, reason
+from bevrepro.env.unpack import BROKEN, Member, members, members_digest
+
+BLOCK_B = 1 << 18  # of a remote wheel: its list of members and its headers lie close together
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """Simple indexes, in the order in which they are asked, and folders or pages with wheels themselves."""
+
+    simple: tuple[str, ...]
+    links: tuple[str, ...] = ()
+
+
+@cache
+def configured() -> Indexes:
+    """What pip and uv are told by their files and variables; uv's default index where nothing is said."""
+    settings = _pip_settings()
+    simple = [*settings.get("index-url", ()), *_uv_indexes(), *settings.get("extra-index-url", ())]
+    if settings.get("no-index"):
+        simple = []
+    return Indexes(tuple(dict.fromkeys(simple)), tuple(settings.get("find-links", ())))
+
+
+def addresses(part: Part, indexes: Indexes) -> list[str]:
+    """Where the wheel lies, by its index pages. Raises NotFetched with what each said where none has it."""
+    found: list[str] = []
+    tried: list[str] = []
+    for place in indexes.links:
+        local = Path(place.removeprefix("file://")) / part.file
+        if local.is_file():
+            found.append(local.absolute().as_uri())
+    for base in indexes.simple:
+        page = base.rstrip("/") + f"/{part.name}/"
+        try:
+            found += _on_page(page, part)
+        except (*NETWORK, OSError, ValueError) as error:
+            tried.append(f"{plain(page)}: {reason(error)}")
+        else:
+            if not found:
+                tried.append(f"{plain(page)}: it does not list {part.file}")
+        if found:
+            break
+    if not found:
+        raise NotFetched(tried or [f"{part.file}: no package index is set up"])
+    return found
+
+
+def members_of(part: Part, urls: list[str]) -> list[Member] | None:
+    """The members a recipe wants of a remote wheel, read by ranges; None where no server allows that.
+
+    Raises NotFetched where a server gave other members than those measured.
+    """
+    for url in urls:
+        if is_local(url):
+            continue
+        try:
+            with zipfile.ZipFile(io.BufferedReader(_Remote(url, part.size), BLOCK_B)) as archive:
+                found = members(part, archive)
+        except (*NETWORK, *BROKEN, OSError):
+            continue  # fetched as a whole instead, which says what is wrong
+        if members_digest(found) != part.members_sha256:
+            raise NotFetched([f"{plain(url)}: its headers are not those that were measured"], altered=True)
+        return found
+    return None
+
+
+def _on_page(page: str, part: Part) -> list[str]:
+    with opened(page if not is_local(page) else page + "index.html", {"Accept": "text/html"}) as response:
+        text = response.read().decode("utf-8", "replace")
+    links = _Links()
+    links.feed(text)
+    found = []
+    for link in links.found:
+        address, _, fragment = urllib.parse.urljoin(page, link).partition("#")
+        name = urllib.parse.unquote(address.rsplit("/", 1)[-1])
+        # A page that promises another hash offers another file under this name.
+        if name == part.file and fragment in ("", f"sha256={part.sha256}"):
+            found.append(_with_user(address, page))
+    return found
+
+
+def _with_user(address: str, page: str) -> str:
+    """Files of a private index want the same user as its pages."""
+    file, own = urllib.parse.urlsplit(address), urllib.parse.urlsplit(page)
+    if "@" in own.netloc and own.netloc.rpartition("@")[2] == file.netloc:
+        return urllib.parse.urlunsplit(file._replace(netloc=own.netloc))
+    return address
+
+
+class _Links(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.found += [value for key, value in attrs if key == "href" and value]
+
+
+class _Remote(io.RawIOBase):
+    """A file on a server that answers for ranges, to be read from anywhere."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url, self._size, self._at = url, size, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        wanted = min(len(buffer), self._size - self._at)
+        if wanted <= 0:
+            return 0
+        with opened(self._url, {"Range": f"bytes={self._at}-{self._at + wanted - 1}"}) as response:
+            if getattr(response, "status", None) != 206:
+                raise ValueError("this server sends files as a whole")
+            piece = response.read(wanted)
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def _pip_settings() -> dict[str, list[str]]:
+    """`pip config list`, which knows pip's files and variables; empty where there is no pip."""
+    for argv in ([sys.executable, "-m", "pip"], ["pip"], ["pip3"]):
+        if argv[0] != sys.executable and proc.which(argv[0]) is None:
+            continue
+        done = proc.run([*argv, "config", "list"], timeout_s=30)
+        if done.ok:
+            return _parsed(done.stdout)
+    return {}
+
+
+def _parsed(text: str) -> dict[str, list[str]]:
+    """Lines such as `global.index-url='https://...'`; variables (`:env:.`) come first and win."""
+    found: dict[str, list[str]] = {}
+    for line in sorted(text.splitlines(), key=lambda line: not line.startswith(":env:")):
+        key, _, value = line.partition("=")
+        try:
+            words = str(ast.literal_eval(value)).split()
+        except (ValueError, SyntaxError):
+            continue  # no setting
+        found.setdefault(key.rpartition(".")[2], words)
+    return found
+
+
+def _uv_indexes() -> list[str]:
+    """The indexes uv would use: its files, its variables, or the default it carries."""
+    beside = Path(sys.executable).with_name("uv")
+    program = beside if beside.is_file() else proc.which("uv")
+    if program is None:
+        return []
+    argv: list[str | Path] = [program, "pip", "compile", "-", "--quiet", "--no-header", "--offline"]
+    argv.append("--emit-index-url")
+    done = proc.run(argv, input_text="", timeout_s=30)
+    words = [line.split(None, 1) for line in done.stdout.splitlines() if "index-url" in line]
+    return [pair[1].strip() for pair in words if len(pair) == 2]

@@ -1,0 +1,9 @@
+TOP                 = $(_HERE_)/..
+NVVMIR_LIBRARY_DIR  = $(TOP)/nvvm/libdevice
+LD_LIBRARY_PATH    += $(TOP)/lib64:
+PATH               += $(TOP)/host/bin:$(TOP)/nvvm/bin:$(_HERE_):
+INCLUDES           += "-I$(TOP)/include" $(_SPACE_)
+SYSTEM_INCLUDES    += "-isystem" "$(TOP)/include/cccl" $(_SPACE_)
+LIBRARIES          =+ $(_SPACE_) "-L$(TOP)/lib64/stubs" "-L$(TOP)/lib64"
+CUDAFE_FLAGS       +=
+PTXAS_FLAGS        +=
