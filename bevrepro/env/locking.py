@@ -169,6 +169,12 @@ def render(asked: Asked, pins: str) -> str:
     )
 
 
+def body_of(text: str) -> str:
+    """A lock's lines without its header; all of it where there is none."""
+    header = _HEADER.match(text)
+    return text[header.end() :] if header else text
+
+
 def torch_pins(target: Target) -> str:
     """The lines of NAME.torch.txt: exact builds, with the hashes that are known."""
     torch = target.torch

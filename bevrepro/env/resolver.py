@@ -32,18 +32,10 @@ class Resolved:
     yanked: tuple[tuple[str, str], ...]
 
 
-def command(
-    asked: Asked, uv: Path, index: Index, folder: Path, *, upgrade: bool, constraint: bool
-) -> list[str]:
-    """The whole command line; its files lie in `folder` (see `write_inputs`)."""
-    argv = [str(uv), "pip", "compile", "requirements.in", "--output-file", "pins.txt", "--quiet"]
-    argv += [
-        "--generate-hashes",
-        "--no-header",
-        "--no-annotate",
-        "--no-emit-index-url",
-        "--no-emit-find-links",
-    ]
+def command(asked: Asked, index: Index, *, upgrade: bool, constraint: bool) -> list[str]:
+    """uv's arguments; the files they name are those of `write_inputs`."""
+    argv = ["pip", "compile", "requirements.in", "--output-file", "pins.txt", "--generate-hashes"]
+    argv += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
     if len(asked.pythons) == 1:
         platform = f"{asked.architecture}-manylinux_{asked.glibc.replace('.', '_')}"
         argv += ["--python-version", asked.pythons[0], "--python-platform", platform]
@@ -120,7 +112,7 @@ def explain(asked: Asked, said: str, index: Index, timed_out: bool = False) -> U
         return ConfigError(
             f"the requirements of target {asked.target} cannot all be met",
             reason,
-            f"Change one of the pins named above in envs/targets/{asked.target}.toml: another version, a later "
+            f"Change a pin named above in envs/targets/{asked.target}.toml: another version, a later "
             "`cutoff_of`, or an entry of `overrides`.",
         )
     return ConfigError(
