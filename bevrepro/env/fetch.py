@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -25,9 +26,18 @@ OnEvent = Callable[[Event], None]
 
 PIECE_B = 1 << 20
 TIMEOUT_S = 30.0
+CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 TRIES = 3  # of one address: a connection that breaks is taken up where it stopped
 NETWORK = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError)
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+@dataclass(frozen=True)
+class Via:
+    """How an address is reached: a proxy and a file of certificates beside what the system's are."""
+
+    proxy: str | None = None
+    cert: str | None = None
 
 
 class NotFetched(Exception):
@@ -48,7 +58,13 @@ def silent(event: Event) -> None:
 
 
 def fetch(
-    name: str, urls: Sequence[str], sha256: str, size: int, target: Path, on_event: OnEvent = silent
+    name: str,
+    urls: Sequence[str],
+    sha256: str,
+    size: int,
+    target: Path,
+    on_event: OnEvent = silent,
+    via: Via | None = None,
 ) -> Path:
     """`target` with the wanted content, from the first address that has it.
 
@@ -61,7 +77,7 @@ def fetch(
     tried, altered = [], False
     for url in urls:
         try:
-            _download(name, url, sha256, size, part, on_event)
+            _download(name, url, sha256, size, part, on_event, via or Via())
             os.replace(part, target)
             return target
         except _Altered as error:
@@ -77,12 +93,11 @@ def fetch(
 
 
 @contextmanager
-def opened(url: str, headers: dict[str, str] | None = None) -> Iterator[IO[bytes]]:
+def opened(url: str, headers: dict[str, str] | None = None, via: Via | None = None) -> Iterator[IO[bytes]]:
     """A response to read from. A user and password in the address are sent as such. Raises one of NETWORK."""
     bare, own = _credentials(url)
     request = urllib.request.Request(bare, headers={"User-Agent": "bevrepro", **own, **(headers or {})})
-    context = _trust() if bare.startswith("https:") else None
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as response:
+    with _opener(via or Via()).open(request, timeout=TIMEOUT_S) as response:
         yield response
 
 
@@ -116,10 +131,10 @@ def join(base: str, path: str) -> str:
     return base.rstrip("/") + "/" + urllib.parse.quote(path, safe="/~+:")
 
 
-def _download(name: str, url: str, sha256: str, size: int, part: Path, on_event: OnEvent) -> None:
+def _download(name: str, url: str, sha256: str, size: int, part: Path, on_event: OnEvent, via: Via) -> None:
     for attempt in range(TRIES):
         try:
-            _append(name, url, size, part, on_event)
+            _append(name, url, size, part, on_event, via)
         except (urllib.error.HTTPError, FileNotFoundError):
             raise
         except NETWORK:
@@ -139,12 +154,12 @@ def _check(url: str, sha256: str, part: Path) -> None:
         raise _Altered(f"its sha256 is {found}, not {sha256}: it is not the file that was measured")
 
 
-def _append(name: str, url: str, size: int, part: Path, on_event: OnEvent) -> None:
+def _append(name: str, url: str, size: int, part: Path, on_event: OnEvent, via: Via) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have >= size:
         part.unlink()
         have = 0
-    with opened(url, {"Range": f"bytes={have}-"} if have else None) as response:
+    with opened(url, {"Range": f"bytes={have}-"} if have else None, via) as response:
         if have and getattr(response, "status", None) != 206:
             have = 0  # this server does not resume
         with open(part, "ab" if have else "wb") as file:
@@ -191,18 +206,25 @@ def _credentials(url: str) -> tuple[str, dict[str, str]]:
 
 
 @cache
-def _trust() -> ssl.SSLContext:
+def _opener(via: Via) -> urllib.request.OpenerDirector:
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=_trust(via.cert))]
+    if via.proxy:
+        handlers.append(urllib.request.ProxyHandler({"http": via.proxy, "https": via.proxy}))
+    return urllib.request.build_opener(*handlers)
+
+
+def _trust(cert: str | None) -> ssl.SSLContext:
     """The system's certificates and those that pip, curl and requests are told of."""
     context = ssl.create_default_context()
-    for variable in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        path = os.environ.get(variable, "")
+    told = {name: os.environ.get(name, "") for name in CERTIFICATES} | {"pip's setting cert": cert or ""}
+    for name, path in told.items():
         if path and Path(path).is_file():
             try:
                 context.load_verify_locations(path)
             except (ssl.SSLError, OSError) as error:
                 raise DataError(
-                    f"{variable} names {path}, which holds no certificates: {error}",
+                    f"{name} names {path}, which holds no certificates: {error}",
                     "No download can be checked with it.",
-                    f"Correct or unset {variable}.",
+                    f"Correct or unset {name}.",
                 ) from error
     return context

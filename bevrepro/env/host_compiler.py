@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,21 +52,24 @@ def version_of(gxx: Path) -> int | None:
     return int(macros["__GNUC__"]) if done.ok and "__GNUC__" in macros and "__clang__" not in macros else None
 
 
-def install_links(home: Path, compiler: HostCompiler) -> None:
-    """`host/bin/{gcc,g++}` as links to the machine's compilers; nvcc.profile makes nvcc look there first."""
-    folder = home / "host" / "bin"
-    folder.mkdir(parents=True)
-    os.symlink(compiler.gcc, folder / "gcc")
-    os.symlink(compiler.gxx, folder / "g++")
+def install_links(host: Path, compiler: HostCompiler) -> None:
+    """`bin/{gcc,g++}` in `host` as links to the machine's compilers; nvcc.profile makes nvcc look there."""
+    (host / "bin").mkdir(parents=True)
+    os.symlink(compiler.gcc, host / "bin" / "gcc")
+    os.symlink(compiler.gxx, host / "bin" / "g++")
 
 
-def write_wrappers(tree: Path, recipe: CompilerRecipe) -> None:
-    """`bin/{gcc,g++}` of an unpacked compiler."""
-    (tree / "bin").mkdir(parents=True, exist_ok=True)
-    for name in ("gcc", "g++"):
-        wrapper = tree / "bin" / name
-        wrapper.write_text(WRAPPER % f"{recipe.triplet}-{name}-{recipe.major}", encoding="utf-8")
-        wrapper.chmod(0o755)
+def completion(recipe: CompilerRecipe) -> Callable[[Path], None]:
+    """What writes `bin/{gcc,g++}` of an unpacked compiler."""
+
+    def complete(tree: Path) -> None:
+        (tree / "bin").mkdir(parents=True, exist_ok=True)
+        for name in ("gcc", "g++"):
+            wrapper = tree / "bin" / name
+            wrapper.write_text(WRAPPER % f"{recipe.triplet}-{name}-{recipe.major}", encoding="utf-8")
+            wrapper.chmod(0o755)
+
+    return complete
 
 
 def _names(newest: int) -> Sequence[str]:

@@ -3,10 +3,8 @@
 No index is named here: what pip's or uv's own configuration says is asked, and uv for its default.
 """
 
-import ast
 import html.parser
 import io
-import sys
 import urllib.parse
 import zipfile
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from bevrepro.core import proc
+from bevrepro.env import index
 from bevrepro.env.cuda_recipe import Part
-from bevrepro.env.fetch import NETWORK, NotFetched, is_local, opened, plain, reason
+from bevrepro.env.fetch import NETWORK, NotFetched, Via, is_local, opened, plain, reason
 from bevrepro.env.unpack import BROKEN, Member, members, members_digest
 
 BLOCK_B = 1 << 18  # of a remote wheel: its list of members and its headers lie close together
@@ -27,16 +26,18 @@ class Indexes:
 
     simple: tuple[str, ...]
     links: tuple[str, ...] = ()
+    via: Via = Via()
 
 
 @cache
 def configured() -> Indexes:
     """What pip and uv are told by their files and variables; uv's default index where nothing is said."""
-    settings = _pip_settings()
-    simple = [*settings.get("index-url", ()), *_uv_indexes(), *settings.get("extra-index-url", ())]
-    if settings.get("no-index"):
-        simple = []
-    return Indexes(tuple(dict.fromkeys(simple)), tuple(settings.get("find-links", ())))
+    own = index.configured()
+    if own.no_index:
+        return Indexes((), own.find_links)
+    simple = [own.index_url] if own.index_url else _uv_indexes(own)
+    via = Via(own.proxy, own.cert)
+    return Indexes(tuple(dict.fromkeys([*simple, *own.extra])), own.find_links, via)
 
 
 def addresses(part: Part, indexes: Indexes) -> list[str]:
@@ -50,7 +51,7 @@ def addresses(part: Part, indexes: Indexes) -> list[str]:
     for base in indexes.simple:
         page = base.rstrip("/") + f"/{part.name}/"
         try:
-            found += _on_page(page, part)
+            found += _on_page(page, part, indexes.via)
         except (*NETWORK, OSError, ValueError) as error:
             tried.append(f"{plain(page)}: {reason(error)}")
         else:
@@ -63,7 +64,7 @@ def addresses(part: Part, indexes: Indexes) -> list[str]:
     return found
 
 
-def members_of(part: Part, urls: list[str]) -> list[Member] | None:
+def members_of(part: Part, urls: list[str], via: Via) -> list[Member] | None:
     """The members a recipe wants of a remote wheel, read by ranges; None where no server allows that.
 
     Raises NotFetched where a server gave other members than those measured.
@@ -72,7 +73,7 @@ def members_of(part: Part, urls: list[str]) -> list[Member] | None:
         if is_local(url):
             continue
         try:
-            with zipfile.ZipFile(io.BufferedReader(_Remote(url, part.size), BLOCK_B)) as archive:
+            with zipfile.ZipFile(io.BufferedReader(_Remote(url, part.size, via), BLOCK_B)) as archive:
                 found = members(part, archive)
         except (*NETWORK, *BROKEN, OSError):
             continue  # fetched as a whole instead, which says what is wrong
@@ -82,8 +83,9 @@ def members_of(part: Part, urls: list[str]) -> list[Member] | None:
     return None
 
 
-def _on_page(page: str, part: Part) -> list[str]:
-    with opened(page if not is_local(page) else page + "index.html", {"Accept": "text/html"}) as response:
+def _on_page(page: str, part: Part, via: Via) -> list[str]:
+    address = page + "index.html" if is_local(page) else page
+    with opened(address, {"Accept": "text/html"}, via) as response:
         text = response.read().decode("utf-8", "replace")
     links = _Links()
     links.feed(text)
@@ -118,8 +120,8 @@ class _Links(html.parser.HTMLParser):
 class _Remote(io.RawIOBase):
     """A file on a server that answers for ranges, to be read from anywhere."""
 
-    def __init__(self, url: str, size: int) -> None:
-        self._url, self._size, self._at = url, size, 0
+    def __init__(self, url: str, size: int, via: Via) -> None:
+        self._url, self._size, self._via, self._at = url, size, via, 0
 
     def seekable(self) -> bool:
         return True
@@ -138,7 +140,8 @@ class _Remote(io.RawIOBase):
         wanted = min(len(buffer), self._size - self._at)
         if wanted <= 0:
             return 0
-        with opened(self._url, {"Range": f"bytes={self._at}-{self._at + wanted - 1}"}) as response:
+        wish = {"Range": f"bytes={self._at}-{self._at + wanted - 1}"}
+        with opened(self._url, wish, self._via) as response:
             if getattr(response, "status", None) != 206:
                 raise ValueError("this server sends files as a whole")
             piece = response.read(wanted)
@@ -147,38 +150,9 @@ class _Remote(io.RawIOBase):
         return len(piece)
 
 
-def _pip_settings() -> dict[str, list[str]]:
-    """`pip config list`, which knows pip's files and variables; empty where there is no pip."""
-    for argv in ([sys.executable, "-m", "pip"], ["pip"], ["pip3"]):
-        if argv[0] != sys.executable and proc.which(argv[0]) is None:
-            continue
-        done = proc.run([*argv, "config", "list"], timeout_s=30)
-        if done.ok:
-            return _parsed(done.stdout)
-    return {}
-
-
-def _parsed(text: str) -> dict[str, list[str]]:
-    """Lines such as `global.index-url='https://...'`; variables (`:env:.`) come first and win."""
-    found: dict[str, list[str]] = {}
-    for line in sorted(text.splitlines(), key=lambda line: not line.startswith(":env:")):
-        key, _, value = line.partition("=")
-        try:
-            words = str(ast.literal_eval(value)).split()
-        except (ValueError, SyntaxError):
-            continue  # no setting
-        found.setdefault(key.rpartition(".")[2], words)
-    return found
-
-
-def _uv_indexes() -> list[str]:
+def _uv_indexes(own: index.Index) -> list[str]:
     """The indexes uv would use: its files, its variables, or the default it carries."""
-    beside = Path(sys.executable).with_name("uv")
-    program = beside if beside.is_file() else proc.which("uv")
-    if program is None:
-        return []
-    argv: list[str | Path] = [program, "pip", "compile", "-", "--quiet", "--no-header", "--offline"]
-    argv.append("--emit-index-url")
-    done = proc.run(argv, input_text="", timeout_s=30)
-    words = [line.split(None, 1) for line in done.stdout.splitlines() if "index-url" in line]
-    return [pair[1].strip() for pair in words if len(pair) == 2]
+    words = ["pip", "compile", "-", "--quiet", "--no-header", "--offline", "--emit-index-url"]
+    done = proc.run([index.uv(), *words], env=own.environment(), input_text="", timeout_s=30)
+    pairs = [line.split(None, 1) for line in done.stdout.splitlines() if "index-url" in line]
+    return [pair[1].strip() for pair in pairs if len(pair) == 2]

@@ -14,6 +14,8 @@ from bevrepro.core import proc
 from bevrepro.core.errors import UserError
 
 TIMEOUT_S = 300.0
+# As torch links: with the shared runtime, and without launches from kernels, whose library no wheel holds.
+RUNTIME = ("-cudart", "shared", "-cudadevrt", "none")
 # Templates, a library header and a launch: what operators use, small enough to compile in seconds.
 SOURCE = """#include <cuda_runtime.h>
 #include <cuda_fp16.h>
@@ -66,8 +68,9 @@ def check(home: Path, arch: str, scratch: Path | None = None) -> Check:
         version = _version(home)
         cubin, library = folder / "scale.cubin", folder / "libscale.so"
         _nvcc(home, ["-cubin", f"-arch={arch}", "-o", cubin, source], folder)
-        shared = ["-shared", "-cudart", "shared", "-Xcompiler", "-fPIC", f"-arch={arch}"]
-        _nvcc(home, [*shared, "-o", library, source], folder)
+        _nvcc(
+            home, ["-shared", *RUNTIME, "-Xcompiler", "-fPIC", f"-arch={arch}", "-o", library, source], folder
+        )
         _is_elf(cubin)
         _is_elf(library)
         seconds = time.monotonic() - started

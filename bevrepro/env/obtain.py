@@ -1,6 +1,5 @@
 """The files of a toolkit's recipe: from folders at hand, the cache, or a source that can be reached."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +58,15 @@ def obtain(part: Part, source: Source, sources: Sources, files: Path, on_event: 
 
 
 def _wheel(part: Part, sources: Sources, target: Path, files: Path, on_event: OnEvent) -> Obtained:
-    urls = index_wheels.addresses(part, sources.indexes or index_wheels.configured())
+    indexes = sources.indexes or index_wheels.configured()
+    urls = index_wheels.addresses(part, indexes)
     if part.members_sha256 and not target.with_name(target.name + ".part").exists():
-        found = index_wheels.members_of(part, urls)
+        found = index_wheels.members_of(part, urls, indexes.via)
         if found is not None:
             _keep(_kept_path(part, files), found)
             return Obtained(part, None, tuple(found))
-    return Obtained(part, fetch(part.file, urls, part.sha256, part.size, target, on_event))
+    file = fetch(part.file, urls, part.sha256, part.size, target, on_event, indexes.via)
+    return Obtained(part, file)
 
 
 def _kept_path(part: Part, files: Path) -> Path:
@@ -92,8 +93,3 @@ def _kept(path: Path, wanted: str) -> tuple[Member, ...] | None:
 
 def _named(folders: tuple[Path, ...]) -> str:
     return ", ".join(map(str, folders)) or "a folder that was named"
-
-
-def content_digest(parts: tuple[Part, ...]) -> str:
-    """sha256 over the files a tree is made of, to tell trees of different sources apart."""
-    return hashlib.sha256(json.dumps([(part.file, part.sha256) for part in parts]).encode()).hexdigest()
