@@ -138,6 +138,30 @@ def read(path: Path) -> Recipe:
         raise _bad(path, error) from error
 
 
+def check_arch(version: str, arch: str) -> None:
+    """ConfigError for an architecture that the toolkit's nvcc does not compile for."""
+    known = load(version).architectures
+    if arch not in known:
+        raise ConfigError(
+            f"CUDA {version} does not compile for {arch!r}",
+            f"It knows {', '.join(known)}.",
+            f"bevrepro env cuda {version} --arch {known[-1]}",
+        )
+
+
+def summary(recipe: Recipe) -> dict[str, Any]:
+    """One row of the list of known toolkits; `size_b` by source."""
+    return {
+        "version": recipe.version,
+        "nvcc": recipe.nvcc,
+        "architectures": list(recipe.architectures),
+        "newest_gcc": recipe.newest_gcc,
+        "size_b": {source.kind: source.size for source in recipe.sources},
+        "source": recipe.source,
+        "checked": recipe.checked,
+    }
+
+
 def recipe_digest(version: str) -> str:
     """sha256 over all that decides what the toolkit becomes: its recipe, nvcc.profile, the compiler's."""
     recipe = load(version)

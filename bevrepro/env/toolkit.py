@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bevrepro.core.errors import ConfigError, DataError, DiskError, MachineError, UserError
 from bevrepro.env import cuda_recipe, host_compiler, redist, toolkit_tree
@@ -44,6 +45,18 @@ class Toolkit:
     digest: str
     host_compiler: Path | None
     source: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `--json` and other receipts hold of it."""
+        gxx = str(self.host_compiler) if self.host_compiler else None
+        return {
+            "version": self.version,
+            "home": str(self.home),
+            "digest": self.digest,
+            "source": self.source,
+            "host_compiler": gxx,
+            "environment": self.environment,
+        }
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,6 +99,33 @@ def make_toolkit(
             "What was downloaded before is kept; nothing half-made has the toolkit's name.",
             "Free some space or name another folder (--into, BEVREPRO_CACHE), then run it again.",
         ) from error
+
+
+def plan(version: str, into: Path, sources: Sources) -> dict[str, Any]:
+    """What `make_toolkit` would do, without asking any server. ConfigError as there."""
+    recipe = cuda_recipe.load(version)
+    chosen = wanted(recipe, sources)
+    machine, said = host_compiler.found(recipe.newest_gcc)
+    compiler = cuda_recipe.load_compiler(recipe.compiler)
+    _may_take(into, recipe)
+    return {
+        "version": version,
+        "into": str(into),
+        "there": _whole_at(into, recipe) is not None,
+        "recipe": recipe_digest(version),
+        "sources": [_planned(source) for source in chosen],
+        "host_compiler": str(machine.gxx) if machine else None,
+        "host_compiler_said": said,
+        "fetched_compiler": None if machine else _planned(Source("deb", compiler.parts)),
+    }
+
+
+def _planned(source: Source) -> dict[str, Any]:
+    rows = [
+        {"file": part.file, "sha256": part.sha256, "size_b": part.size, "partly": bool(part.members_sha256)}
+        for part in source.parts
+    ]
+    return {"kind": source.kind, "size_b": source.size, "files": rows}
 
 
 def read_toolkit(home: Path) -> Toolkit | None:
