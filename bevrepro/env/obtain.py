@@ -43,8 +43,9 @@ def obtain(part: Part, source: Source, sources: Sources, files: Path, on_event: 
     for place in (*(folder / part.file for folder in sources.folders), target):
         if place.is_file() and sha256_of(place) == part.sha256:
             return Obtained(part, place)
-    if part.members_sha256 and (kept := _kept(_kept_path(part, files), part.members_sha256)):
-        return Obtained(part, None, kept)
+    for folder in (files, *sources.folders) if part.members_sha256 else ():
+        if kept := _kept(_kept_path(part, folder), part.members_sha256 or ""):
+            return Obtained(part, None, kept)
     if sources.offline:
         raise NotFetched([f"{part.file}: neither in the cache nor in {_named(sources.folders)}"])
     if part.kind == "archive":
@@ -70,7 +71,12 @@ def _wheel(part: Part, sources: Sources, target: Path, files: Path, on_event: On
 
 
 def _kept_path(part: Part, files: Path) -> Path:
-    return files / f"{part.members_sha256 or '':.16}-{part.file}.members.json"
+    return files / members_file(part)
+
+
+def members_file(part: Part) -> str:
+    """The name under which the wanted members of a wheel are kept, in the cache and in a pack."""
+    return f"{part.members_sha256 or '':.16}-{part.file}.members.json"
 
 
 def _keep(path: Path, found: list[Member]) -> None:
