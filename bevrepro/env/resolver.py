@@ -108,6 +108,13 @@ def explain(asked: Asked, said: str, index: Index, timed_out: bool = False) -> U
             reason,
             f"Connect to the network, or name a mirror of the index: {again}",
         )
+    if "no publish time" in text:
+        return ConfigError(
+            f"{index.said()} does not say when packages were uploaded, and target {asked.target} takes "
+            f"nothing later than {asked.cutoff}",
+            reason,
+            f"Lock against an index that says so, which not every mirror does: {again}",
+        )
     if "No solution found" in text:
         return ConfigError(
             f"the requirements of target {asked.target} cannot all be met",
