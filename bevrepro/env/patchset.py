@@ -59,7 +59,7 @@ class Link:
 
 @dataclass(frozen=True)
 class PatchSet:
-    """Patches in their order. `stage`: the tree is an unpacked sdist or checkout (source) or site-packages."""
+    """Patches in their order. `stage`: the tree is an sdist or checkout (source), or site-packages."""
 
     name: str
     package: str
