@@ -1,0 +1,14 @@
+#!/bin/sh
+# The target's environment, self-test included, then everything away that tells when and how long it was built.
+set -eu
+. /run/bevrepro/docker/sources.sh
+
+prefix=/opt/bevrepro/env
+export HOME=/tmp/home
+export BEVREPRO_CACHE=/var/cache/bevrepro UV_CACHE_DIR=/var/cache/bevrepro/uv UV_PYTHON_INSTALL_DIR=/opt/bevrepro/python
+bevrepro env build --target "$TARGET" --prefix "$prefix"
+sh /run/bevrepro/docker/bytecode.sh "$prefix/bin/python" "$prefix/lib"
+bevrepro env verify --prefix "$prefix"
+
+rm -rf "$prefix"/bevrepro-env.log "$prefix"/bevrepro-steps "$prefix".builds/.lock
+find /tmp /var/tmp -mindepth 1 -delete
