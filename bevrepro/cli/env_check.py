@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Exit, Option, Typer
+from typer import Argument, Exit, Option, Typer
 
 Prefix = Annotated[
     Path | None, Option("--prefix", help="The environment's folder. By default where --target is built.")
@@ -19,6 +19,7 @@ Json = Annotated[bool, Option("--json", help="Write the result as JSON to stdout
 def register(env: Typer) -> None:
     """Add the commands."""
     env.command("verify")(verify_command)
+    env.command("pack")(pack_command)
 
 
 def verify_command(
@@ -49,3 +50,41 @@ def verify_command(
         print_report(report)
     if not report.clean:
         raise Exit(1)
+
+
+def pack_command(
+    out: Annotated[Path, Argument(metavar="OUT.tar", help="The file to write.")],
+    target: Target = "cpu",
+    with_cuda: Annotated[
+        bool, Option("--with-cuda", help="Take the files of the target's CUDA toolkit and its g++ along.")
+    ] = False,
+    python: Annotated[
+        str | None, Option("--python", metavar="PATH", help="The Python whose wheels are packed.")
+    ] = None,
+    index_url: Annotated[
+        str | None, Option("--index-url", metavar="URL", help="Ask this index instead of pip's own setting.")
+    ] = None,
+    find_links: Annotated[
+        list[str] | None, Option("--find-links", metavar="DIR", help="A folder of wheels; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be packed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put everything that a target is built from into one file, for `env build --offline` without a network.
+
+    The same target, lock and Python give the same bytes.
+    """
+    from bevrepro.cli.env_pack_view import print_done, print_planned
+    from bevrepro.cli.progress import shown
+    from bevrepro.env import index, interpreter, pack, pack_cuda
+    from bevrepro.env import target as targets
+
+    wanted = targets.load(target)
+    places = index.configured().also(index_url, find_links or ())
+    found = interpreter.find_python(wanted.python, python)
+    planned = pack.plan(wanted, found, places)
+    if dry_run:
+        return print_planned(planned, as_json)
+    with shown("pack") as on_event:
+        cuda = pack_cuda.gather(wanted.cuda.version, on_event=on_event) if with_cuda and wanted.cuda else None
+        print_done(pack.pack(planned, out, cuda, on_event), as_json)
