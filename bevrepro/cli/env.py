@@ -4,13 +4,19 @@ from types import ModuleType
 
 from typer import Typer
 
-from bevrepro.cli import env_check, env_cuda, env_list, env_lock
+from bevrepro.cli import env_build, env_check, env_cuda, env_list, env_lock
 
 env = Typer(
     help="Locked environments: build, check, pack and run them, with their own CUDA compiler.",
     no_args_is_help=True,
 )
-FAMILIES: tuple[ModuleType, ...] = (env_list, env_lock, env_check, env_cuda)  # modules with `register(env)`
+FAMILIES: tuple[ModuleType, ...] = (
+    env_list,
+    env_lock,
+    env_build,
+    env_check,
+    env_cuda,
+)  # modules with `register(env)`
 
 
 def register(app: Typer) -> None:

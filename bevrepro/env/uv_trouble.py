@@ -24,6 +24,7 @@ class Cause:
     kind: type[UserError] = MachineError
 
 
+ABSENT = r"there (is|are) no versions? of|was not found in|has no usable wheels"
 CAUSES = (
     Cause(
         r"No space left on device|Disk quota exceeded|os error (28|122)",

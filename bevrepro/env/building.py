@@ -1,0 +1,249 @@
+"""Wheels from sdists: without isolation, in the target's own interpreter, from the locked build requirements.
+
+What was built is kept in the cache under everything that decides about it, so the next environment with
+the same operators compiles nothing.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bevrepro.core import proc
+from bevrepro.core.errors import ChildError, DiskError, MachineError, UserError
+from bevrepro.core.paths import cache_dir
+from bevrepro.env import patching, patchset, sdists, wheels
+from bevrepro.env.job import Job
+from bevrepro.env.layout import CUDA
+from bevrepro.env.lockfile import Pin
+from bevrepro.facts import tomllib
+from bevrepro.probe.cgroup import memory_limit_b
+from bevrepro.probe.files import read_text
+from bevrepro.probe.host import parse_meminfo
+
+LEGACY = "setuptools.build_meta:__legacy__"
+COMPILED = (".c", ".cc", ".cpp", ".cxx", ".cu", ".pyx", ".f", ".f90")
+MANY = 8  # C++ files from which a precompiled header pays
+HEADER = "torch/extension.h"
+NINJA = re.compile(r"^\[(\d+)/(\d+)\]")
+EPOCH = "315532800"  # 1980, the earliest date that a zip file knows
+
+
+def install_requirements(job: Job) -> None:
+    """What builds need, into a folder beside the environment."""
+    folder = _side(job)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    wheels.install_side(job, job.plan.locks.build.values(), folder)
+
+
+def build(job: Job, pin: Pin) -> None:
+    """The wheel of one sdist, in the cache afterwards."""
+    kept = _kept(job, pin)
+    if _wheel_in(kept) is not None and not job.afresh:
+        job.said[pin.name] = "compiled before"
+        return
+    archive = sdists.obtain(pin, job.plan.index)
+    source = _source(job, pin, archive)
+    needs_compiler = any(path.suffix in COMPILED for path in source.rglob("*"))
+    if needs_compiler:
+        check_compiler(job)
+    out = job.work / f"{pin.name}.out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    backend, paths = _backend(source)
+    child = Path(__file__).with_name("_build_child.py")
+    argv: list[str | Path] = [_alias(job) / "bin/python", "-u", child, out, backend, *paths]
+    env = build_environment(job, source if needs_compiler else None)
+
+    def show(line: str) -> None:
+        step = NINJA.match(line)
+        if step:
+            job.progress(int(step[1]), int(step[2]), f"{pin.name} {pin.version}")
+
+    status, text = job.run(argv, env, cwd=source, on_line=show)
+    wheel = _wheel_in(out)
+    if status or wheel is None:
+        raise _failed(job, pin, status, text)
+    _keep(wheel, kept)
+    shutil.rmtree(source.parent, ignore_errors=True)
+
+
+def install_built(job: Job) -> None:
+    """Every wheel that was built, from the cache into the environment."""
+    for pin in job.plan.sdists:
+        wheel = _wheel_in(_kept(job, pin))
+        if wheel is None:
+            raise ChildError(f"the wheel of {pin.name} is gone from {_kept(job, pin)}", do="Run it again.")
+        folder = str(wheel.parent)
+        options = ["--no-index", "--find-links", folder, "--no-cache"]
+        wheels.install(job, f"{pin.name}=={pin.version}\n", 1, options)
+
+
+def check_compiler(job: Job) -> None:
+    """MachineError where there is no C++ compiler, or no headers of this Python."""
+    compiler = os.environ.get("CXX") or "c++"
+    if proc.which(compiler.split()[0]) is None:
+        raise MachineError(
+            f"there is no C++ compiler: {compiler} was not found on PATH",
+            f"The target {job.plan.target.name} compiles operators.",
+            "apt-get install g++     (Debian, Ubuntu; as root), or name one: CXX=/path/to/g++",
+        )
+    ask = "import sysconfig; print(sysconfig.get_paths()['include'])"
+    folder = Path(proc.run([job.python, "-I", "-c", ask]).stdout.strip())
+    if not (folder / "Python.h").is_file():
+        minor = job.plan.interpreter.minor
+        raise MachineError(
+            f"{folder}/Python.h is missing: Python {minor} is here without its headers",
+            "Operators are compiled against them.",
+            f"apt-get install python{minor}-dev     (Debian, Ubuntu; as root), or --python with another one",
+        )
+
+
+def build_environment(job: Job, source: Path | None) -> dict[str, str]:
+    """The variables of a build. `source` where something is compiled in it."""
+    target, alias, side = job.plan.target, _alias(job), _side(job)
+    env = job.plan.index.environment()
+    env.update(target.environment)
+    env.update(target.build.environment or {})
+    env["PATH"] = os.pathsep.join([str(side / "bin"), str(alias / "bin"), env.get("PATH", os.defpath)])
+    env.update(PYTHONPATH=str(side), PYTHONNOUSERSITE="1", PYTHONDONTWRITEBYTECODE="1", LC_ALL="C.UTF-8")
+    env.update(SOURCE_DATE_EPOCH=EPOCH, PYTHONHASHSEED="0")
+    env.setdefault("MAX_JOBS", str(limit_jobs(target.build.gib_per_job)))
+    if target.cuda:
+        env["CUDA_HOME"] = str(alias / CUDA)
+        env["PATH"] = f"{alias / CUDA / 'bin'}{os.pathsep}{env['PATH']}"
+        env["TORCH_CUDA_ARCH_LIST"] = target.cuda.arch_list
+    if source is not None:
+        # Neither the user's folders nor the cache's get into what is compiled.
+        plain = f"-g0 -ffile-prefix-map={job.work}=/build"
+        for name in ("CFLAGS", "CXXFLAGS"):
+            env[name] = f"{env[name]} {plain}" if env.get(name) else plain
+        if sum(1 for _ in source.rglob("*.cpp")) >= MANY:
+            env["CXX"] = str(_compiler(job))
+    return env
+
+
+def limit_jobs(gib_per_job: float) -> int:
+    """How many compilers may run at once: by cores, and by the memory that is free."""
+    free = parse_meminfo(read_text(Path("/proc/meminfo"))).get("MemAvailable")
+    bounds = [each for each in (free, memory_limit_b()) if each is not None]
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, int(min(bounds) / 2**30 / gib_per_job))) if bounds else 1
+
+
+def _compiler(job: Job) -> Path:
+    """A script that stands for the compiler (_cxx_child.py)."""
+    folder = job.work / "headers"
+    folder.mkdir(parents=True, exist_ok=True)
+    script, real = job.work / "cxx", os.environ.get("CXX") or "c++"
+    child = Path(__file__).with_name("_cxx_child.py")
+    quoted = " ".join(f"'{part}'" for part in (_alias(job) / "bin/python", "-I", child, folder, HEADER))
+    script.write_text(f'#!/bin/sh\nexec {quoted} {real} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    return script
+
+
+def _alias(job: Job) -> Path:
+    """The environment under a path without spaces, the same for every prefix."""
+    alias = job.work / "env"
+    if not alias.is_symlink() or os.readlink(alias) != str(job.plan.build):
+        job.work.mkdir(parents=True, exist_ok=True)
+        alias.unlink(missing_ok=True)
+        alias.symlink_to(job.plan.build)
+    return alias
+
+
+def _side(job: Job) -> Path:
+    return job.work / "needs"
+
+
+def _source(job: Job, pin: Pin, archive: Path) -> Path:
+    """The unpacked and patched sdist; one that a killed build left goes on from its objects."""
+    folder = job.work / f"{pin.name}-{pin.version}"
+    ready = folder / ".bevrepro-ready"
+    sets = [each for each in job.plan.patches if each.stage == "source" and each.package == pin.name]
+    mark = json.dumps([archive.name, [patchset.digest(each) for each in sets], sys.version_info[:2]])
+    if job.afresh or (ready.read_text() if ready.is_file() else "") != mark:
+        source = sdists.unpack(archive, folder)
+        for each in sets:
+            patching.apply(each, source)
+        ready.write_text(mark)
+    return next(each for each in folder.iterdir() if each.is_dir())
+
+
+def _backend(source: Path) -> tuple[str, list[str]]:
+    """The build backend of pyproject.toml, setuptools where it names none."""
+    try:
+        table = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return LEGACY, []
+    told = table.get("build-system", {})
+    return str(told.get("build-backend", LEGACY)), [str(path) for path in told.get("backend-path", ())]
+
+
+def _kept(job: Job, pin: Pin) -> Path:
+    """The cache's folder for the wheel: its name is a digest of everything that decides about it."""
+    plan = job.plan
+    inputs: dict[str, Any] = {
+        "sdist": [pin.name, pin.version, sorted(pin.hashes)],
+        "patches": [patchset.digest(each) for each in plan.patches if each.stage == "source"],
+        "python": [plan.interpreter.version, plan.interpreter.platform, plan.interpreter.base],
+        "needs": [[each.name, each.version] for each in plan.locks.build.values()],
+        "beside": [[each.name, each.version] for each in plan.locks.pins.values()] + [list(plan.unhashed)],
+        "settings": [plan.target.build.operators, _sorted(plan.target.build.environment)],
+        "cuda": [plan.target.cuda.version, plan.target.cuda.arch_list] if plan.target.cuda else None,
+        "compiler": [os.environ.get(name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")],
+    }
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return cache_dir() / "built" / f"{pin.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _sorted(table: Mapping[str, str] | None) -> list[list[str]]:
+    return [[key, value] for key, value in sorted((table or {}).items())]
+
+
+def _wheel_in(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("*.whl"))), None)
+
+
+def _keep(wheel: Path, folder: Path) -> None:
+    """Into the cache, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{wheel.name}.{os.getpid()}"
+    try:
+        shutil.copyfile(wheel, part)
+        os.replace(part, folder / wheel.name)
+    except OSError as error:
+        raise DiskError(
+            f"could not keep {wheel.name} in {folder}: {error.strerror}",
+            "What was compiled is still in the scratch folder.",
+            "Free some space, then run the same command again.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _failed(job: Job, pin: Pin, status: int, text: str) -> UserError:
+    """The first line that looks like the cause; a full disk and a killed compiler in words of their own."""
+    what = f"{pin.name} {pin.version}"
+    if "No space left on device" in text:
+        return DiskError(f"the disk became full while {what} was built", "", f"The whole log: {job.log}")
+    if "Killed signal terminated program" in text or status == -9:
+        return MachineError(
+            f"the compiler was killed while {what} was built, most often for want of memory",
+            f"{limit_jobs(job.plan.target.build.gib_per_job)} ran at once.",
+            f"MAX_JOBS=1 and the same command again: it goes on. The whole log: {job.log}",
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line for line in lines if re.search(r"\berror\b|Error:|not found", line)]
+    return ChildError(
+        f"{what} could not be built: " + (causes or lines or ["it said nothing"])[0 if causes else -1][:300],
+        "The old environment was not touched.",
+        f"The whole log: {job.log}",
+    )

@@ -1,0 +1,110 @@
+"""Packages into an environment, by hash: uv, copying, so that a patch changes no cache."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from bevrepro.core.errors import ConfigError
+from bevrepro.env.index import Index, uv
+from bevrepro.env.job import Job
+from bevrepro.env.lockfile import Pin
+from bevrepro.env.uv_trouble import ABSENT, explain
+
+INSTALLED = re.compile(r" \+ (\S+)==")
+ABI = "--only-binary=:all:"
+
+
+def requirement_lines(pins: Iterable[Pin]) -> str:
+    """Hashed requirements for the pins, whose markers hold already."""
+    return "".join(
+        f"{pin.name}=={pin.version} " + " ".join(f"--hash=sha256:{each}" for each in pin.hashes) + "\n"
+        for pin in pins
+    )
+
+
+def make_venv(job: Job) -> None:
+    """An empty virtual environment at its place, with scripts that find it wherever it lies."""
+    index = job.plan.index
+    argv: list[str | Path] = [
+        uv(),
+        "venv",
+        "--no-project",
+        "--no-config",
+        "--relocatable",
+        "--allow-existing",
+        "--offline",
+    ]
+    argv += ["--python", job.plan.interpreter.path, job.plan.build]
+    status, text = job.run(argv, index.environment())
+    if status:
+        raise explain(text, index, str(job.log))
+
+
+def install_locked(job: Job) -> None:
+    """Every wheel of the lock, torch among them, and what no hash is known of after that."""
+    plan = job.plan
+    torch_url = plan.target.torch.index if plan.target.torch and plan.bundle is None else None
+    names = {pin.name for pin in plan.wheels}
+    lines = requirement_lines(plan.wheels)
+    install(job, lines, len(names), ["--require-hashes"], also=torch_url)
+    for requirement in plan.unhashed:
+        here = f"Python {plan.interpreter.minor} on {plan.interpreter.platform}"
+        job.note(f"{requirement} was installed without a hash: none is known for {here}.")
+        install(job, requirement + "\n", 1, [], also=torch_url)
+
+
+def install(job: Job, lines: str, count: int, options: list[str], also: str | None = None) -> None:
+    """uv pip install of these requirements; `also` is one more index, asked where the others lack one."""
+    if not lines:
+        return
+    status, text, index = _try(job, lines, count, options, job.plan.index)
+    if status and also and not index.no_index and re.search(ABSENT, text):
+        more = Index(**{**vars(index), "extra": (*index.extra, also)})
+        status, text, index = _try(job, lines, count, options, more)
+    if status:
+        raise explain(text, index, str(job.log))
+
+
+def install_side(job: Job, pins: Iterable[Pin], folder: Path) -> None:
+    """Wheels into a folder of their own, for PYTHONPATH: what builds need and nothing else sees."""
+    wanted = list(pins)
+    install(job, requirement_lines(wanted), len(wanted), ["--require-hashes", "--target", str(folder)])
+
+
+def _try(job: Job, lines: str, count: int, options: list[str], index: Index) -> tuple[int, str, Index]:
+    file = job.plan.build / "bevrepro-steps" / "requirements.txt"
+    file.write_text(lines, encoding="utf-8")
+    argv: list[str | Path] = [
+        uv(),
+        "pip",
+        "install",
+        "--no-deps",
+        "--link-mode",
+        "copy",
+        ABI,
+        "--no-progress",
+    ]
+    argv += [ABI, "--python", job.python, *options, *index.arguments(), "-r", file]
+
+    def show(line: str) -> None:
+        if line.lstrip().startswith(("Downloading", "Prepared", "Installed")):
+            job.progress(0 if not line.startswith("Installed") else count, count, "packages", line.strip())
+
+    try:
+        status, text = job.run(argv, index.environment(), on_line=show)
+    finally:
+        file.unlink(missing_ok=True)
+    return status, text, index
+
+
+def installed_packages(site: Path) -> dict[str, str]:
+    """Normalised name -> version, from the folders *.dist-info. ConfigError where one has no version."""
+    from packaging.utils import canonicalize_name
+
+    found = {}
+    for folder in sorted(site.glob("*.dist-info")):
+        name, mark, version = folder.name.removesuffix(".dist-info").partition("-")
+        if not mark:
+            raise ConfigError(f"{folder} has no version", do="Build the environment again: --rebuild")
+        found[str(canonicalize_name(name))] = version
+    return found
