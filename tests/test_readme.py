@@ -44,6 +44,8 @@ def arguments_taken(command, words):
     options = {name: param for param in command.params for name in (*param.opts, *param.secondary_opts)}
     words, positional = list(words), []
     while words:
+        if words[0] == "--":
+            return positional + words[1:]
         name, equals, _ = words[0].partition("=") if words[0].startswith("--") else (words[0], "", "")
         words.pop(0)
         if not name.startswith("-"):
