@@ -141,9 +141,9 @@ _KNOWN = (
         _REMAKE,
     ),
     (
-        r"No space left on device|Disk quota exceeded",
-        "there is no space left for nvcc's temporary files",
-        "It writes some megabytes per file to the folder for temporary files.",
+        r"No space left on device|Disk quota exceeded|Could not open output file",
+        "nvcc could not write its temporary files",
+        "It writes some megabytes for each file to the folder for temporary files.",
         "Free some space, or set TMPDIR to a folder that has it.",
     ),
 )  # fmt: skip

@@ -139,7 +139,10 @@ def read_toolkit(home: Path) -> Toolkit | None:
 
 
 def wanted(recipe: Recipe, sources: Sources) -> list[Source]:
-    """The sources to try, in their order. ConfigError for one that the recipe does not have."""
+    """The sources to try, in their order; one whose mirror was named comes first.
+
+    ConfigError for a source that the recipe does not have.
+    """
     have = {source.kind: source for source in recipe.sources}
     for kind in sources.kinds or ():
         if kind not in have:
@@ -148,7 +151,9 @@ def wanted(recipe: Recipe, sources: Sources) -> list[Source]:
                 f"Its sources are: {', '.join(have)}.",
                 f"bevrepro env cuda {recipe.version} --source {next(iter(have))}",
             )
-    return [have[kind] for kind in sources.kinds or have]
+    named = {"redist": sources.mirror, "deb": sources.deb_mirror}
+    order = sources.kinds or sorted(have, key=lambda kind: not named.get(kind))
+    return [have[kind] for kind in order]
 
 
 def _fits_here(recipe: Recipe) -> None:
