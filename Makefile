@@ -39,10 +39,10 @@ docs: venv  ## Write docs/checks.md again, from the doctor's checks
 	@$(VENV)/bevrepro doctor --list --format markdown > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
 
 lock: venv  ## Resolve envs/targets/*.toml again into envs/locks/
-	@$(VENV)/python envs/lock.py $(ARGS)
+	@$(VENV)/bevrepro env lock $(ARGS)
 
-lock-check: venv  ## Say whether the locks still match the targets (asks the package index)
-	@$(VENV)/python envs/lock.py --check
+lock-check: venv  ## Say whether the locks still match the targets (ARGS=--resolve asks the package index too)
+	@$(VENV)/bevrepro env lock --check $(ARGS)
 
 gpu-check: venv  ## Run the tests that need a GPU
 	@$(VENV)/python -m pytest -m gpu $(ARGS); rc=$$?; \

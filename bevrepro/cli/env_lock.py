@@ -98,7 +98,10 @@ def _report(found: "list[Problem]", count: int, as_json: bool) -> None:
 
 def _lock(chosen: "list[Target]", index: "Index", upgrade: bool, dry_run: bool, as_json: bool) -> None:
     from bevrepro.env import relocking
+    from bevrepro.env.locking import require_checkout
 
+    if not dry_run:
+        require_checkout("they are part of its source")
     rows = []
     for target in chosen:
         start_s = time.monotonic()

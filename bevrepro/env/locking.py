@@ -137,15 +137,22 @@ def _of_the_project(target: Target) -> list[str]:
     """pyproject.toml's own dependencies and the groups named, where the target holds bevrepro itself."""
     if not target.groups:
         return []
-    path = envs_dir().parent / "pyproject.toml"
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} is not there, and the target {target.name} takes {', '.join(target.groups)} from it",
-            "Locks are made in a checkout of bevrepro, not from an installed one.",
-        )
+    path = require_checkout(f"target {target.name} takes {', '.join(target.groups)} from its pyproject.toml")
     project = tomllib.loads(path.read_text(encoding="utf-8"))
     groups = project.get("dependency-groups", {})
     return [*project["project"]["dependencies"], *(each for name in target.groups for each in groups[name])]
+
+
+def require_checkout(why: str) -> Path:
+    """pyproject.toml beside envs/. ConfigError with `why` where bevrepro was installed from a wheel."""
+    path = envs_dir().parent / "pyproject.toml"
+    if not path.is_file():
+        raise ConfigError(
+            f"{envs_dir()} is part of an installed bevrepro, and no checkout of it",
+            f"Locks are made in a checkout: {why}.",
+            "bevrepro env show TARGET and bevrepro env build need none.",
+        )
+    return path
 
 
 def _check_requirements(target: Target, lines: tuple[str, ...]) -> None:

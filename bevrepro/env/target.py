@@ -7,9 +7,10 @@ is refused, so that a slip of the pen is not an environment with a part missing.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import envs_dir
@@ -191,7 +192,7 @@ def read(path: Path) -> Target:
         return _target(table, path)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", "It is no target file.") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path}: {_slip(error)}", "docs/environments.md lists what a target file holds."
         ) from error
@@ -211,47 +212,97 @@ def _target(table: dict[str, Any], path: Path) -> Target:
         raise ValueError(f"its name is {table['name']!r}")
     target = Target(
         name=table["name"],
-        title=table["title"],
+        title=_text(table["title"], "title"),
         stack=_one_of(table["stack"], STACKS, "stack"),
-        source=table["source"],
-        checked=table["checked"],
+        source=_text(table["source"], "source"),
+        checked=_text(table["checked"], "checked"),
         hardware=_make(Hardware, table["hardware"], "hardware"),
-        python=tuple(table["python"]["order"]),
-        platforms=tuple(table["platform"]["verified"]),
-        requirements=tuple(table["requirements"]["model"]),
-        groups=tuple(table["requirements"].get("groups", ())),
-        disk_gib=float(table["disk"]["needs_gib"]),
+        python=_texts(table["python"]["order"], "python.order"),
+        platforms=_texts(table["platform"]["verified"], "platform.verified"),
+        requirements=_texts(table["requirements"]["model"], "requirements.model"),
+        groups=_texts(table["requirements"].get("groups", ()), "requirements.groups"),
+        disk_gib=_value(table["disk"]["needs_gib"], float, "disk.needs_gib"),
         evidence=tuple(_make(Evidence, row, "evidence") for row in table.get("evidence", ())),
         lock=_lock(table.get("lock", {})),
         build=_make(Build, table.get("build", {}), "build"),
         torch=_torch(table["torch"]) if "torch" in table else None,
         cuda=_make(Cuda, table["cuda"], "cuda") if "cuda" in table else None,
-        patches=tuple(table.get("patches", {}).get("use", ())),
-        environment=dict(table.get("environment", {})),
-        selftest=tuple(table["selftest"]["checks"]),
+        patches=_texts(table.get("patches", {}).get("use", ()), "patches.use"),
+        environment=_value(table.get("environment", {}), Mapping[str, str], "environment"),
+        selftest=_texts(table["selftest"]["checks"], "selftest.checks"),
         gave_way=tuple(_make(GaveWay, row, "gave_way") for row in table.get("gave_way", ())),
         path=path,
     )
     _one_of(target.hardware.kind, KINDS, "hardware.kind")
     for each in target.evidence:
         _one_of(each.level, LEVELS, "evidence.level")
+        _day(each.date, "evidence.date")
+    for version in target.python:
+        if not re.fullmatch(r"3\.\d+", version):
+            raise ValueError(f"python.order has {version!r}, not a version as 3.11")
     return target
 
 
 def _lock(table: dict[str, Any]) -> Lock:
     rows = tuple(_make(Metadata, row, "lock.metadata") for row in table.get("metadata", ()))
-    return _make(Lock, {**table, "metadata": rows}, "lock")
+    lock = _make(Lock, {**table, "metadata": rows}, "lock")
+    for day in ([lock.cutoff] if lock.cutoff else []) + list((lock.cutoff_of or {}).values()):
+        _day(day, "a cutoff of [lock]")
+    return lock
+
+
+def _day(text: str, where: str) -> None:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{where} is {text!r}, not a day as 2026-11-21") from None
 
 
 def _torch(table: dict[str, Any]) -> Torch:
     wheels = tuple(_make(Wheel, row, "torch.wheel") for row in table.get("wheel", ()))
+    for wheel in wheels:
+        if not re.fullmatch(r"[0-9a-f]{64}", wheel.sha256):
+            raise ValueError(f"torch.wheel.sha256 is {wheel.sha256!r}, not 64 hexadecimal digits")
     rest = {key: value for key, value in table.items() if key != "wheel"}
     return _make(Torch, {**rest, "wheels": wheels}, "torch")
 
 
 def _make(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     _only(table, {field.name for field in fields(kind)}, where)  # type: ignore[arg-type]
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    hints = get_type_hints(kind)
+    given = {key: _value(value, hints[key], f"{where}.{key}") for key, value in table.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:  # "missing 1 required positional argument: 'source'"
+        missing = re.findall(r"'(\w+)'", str(error))
+        raise ValueError(f"{where} lacks {' and '.join(missing)}") from error
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """The value as the annotation wants it; ValueError for another kind (a text where a list belongs)."""
+    if hint in (str, str | None):
+        return _text(value, where)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if hint is bool and type(value) is bool:
+        return value
+    if get_origin(hint) is tuple:
+        return _texts(value, where) if get_args(hint)[0] is str else tuple(value)
+    if isinstance(value, Mapping):
+        return {key: _text(each, f"{where}.{key}") for key, each in value.items()}
+    raise ValueError(f"{where} is {value!r}")
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} is {value!r}, not a text in quotes")
+    return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} is {value!r}, not a list")
+    return tuple(_text(each, f"an entry of {where}") for each in value)
 
 
 def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
