@@ -184,7 +184,7 @@ def _refuse_unknown(patch_set: PatchSet, standings: Mapping[str, Standing], edit
         raise ConfigError(
             f"{patch_set.name} does not fit: {unknown[0].reason}{more}",
             f"Nothing was written. The set is for {patch_set.tree}: {patch_set.origin}.",
-            "Give the tree of that very version, without changes of your own in these files.",
+            _advice(patch_set, standings),
         )
     if changed and not edited:
         raise ConfigError(
@@ -192,6 +192,15 @@ def _refuse_unknown(patch_set: PatchSet, standings: Mapping[str, Standing], edit
             "Nothing was written: what your changes and the patch do together is not known.",
             "Say --edited to go on with these files as they are.",
         )
+
+
+def _advice(patch_set: PatchSet, standings: Mapping[str, Standing]) -> str:
+    """An installed package lacks setup.py and sources: name the patches that need only what is there."""
+    unknown = {path for path, each in standings.items() if each.position is None}
+    fitting = [patch for patch in patch_set.patches if not unknown & {each.path for each in patch.changes}]
+    if not fitting or any(standings[path].content is not None for path in unknown):
+        return "Give the tree of that very version, without changes of your own in these files."
+    return f"To apply what fits: {' '.join(f'--only {patch.file[:4]}' for patch in fitting)}"
 
 
 def _write(

@@ -22,9 +22,8 @@ class Misfit(ValueError):
 
     def __init__(self, path: str, hunk: int, line: int, wanted: bytes | None, found: bytes | None) -> None:
         self.path, self.hunk, self.line = path, hunk, line
-        super().__init__(
-            f"{path}, hunk {hunk}, line {line}: {_shown(found)}, where {_shown(wanted)} is wanted"
-        )
+        where = f"{path}, hunk {hunk}, line {line}"
+        super().__init__(f"{where}: {_shown(found)} stands where {_shown(wanted)} is wanted")
 
 
 @dataclass(frozen=True)
