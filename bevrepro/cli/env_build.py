@@ -76,11 +76,12 @@ def build(
         if dry_run:
             _print_plan(plan, as_json)
             return
+        was_there = plan.finished and not rebuild
         receipt = _build(plan, rebuild, wait)
     if as_json:
         print(json.dumps(receipt.to_json(), indent=2, sort_keys=True))
     else:
-        _print_receipt(receipt, plan.finished and not rebuild)
+        _print_receipt(receipt, was_there)
 
 
 def run(
