@@ -9,7 +9,8 @@ from bevrepro.cli.doctor_log import explain_log
 from bevrepro.core.errors import DataError
 from bevrepro.core.machine import Machine
 from bevrepro.doctor.logs.explain import explain_file, explain_stream
-from bevrepro.doctor.logs.normalise import blocks, clean
+from bevrepro.doctor.logs.normalise import clean
+from bevrepro.doctor.logs.read import blocks
 
 TEXT = "first\nRuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB\nlast\n"
 

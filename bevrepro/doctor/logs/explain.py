@@ -10,8 +10,8 @@ from bevrepro.core.finding import Severity
 from bevrepro.core.machine import Machine
 from bevrepro.doctor.diagnose import diagnose
 from bevrepro.doctor.logs.failures import Tier, known_failures
-from bevrepro.doctor.logs.match import scan
 from bevrepro.doctor.logs.rank import Ranked, rank
+from bevrepro.doctor.logs.scan import scan
 from bevrepro.doctor.registry import CHECKS
 
 _SEVERITIES = {Tier.CAUSE: Severity.FAIL, Tier.SYMPTOM: Severity.FAIL, Tier.WRAPPER: Severity.WARN}

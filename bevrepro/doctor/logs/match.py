@@ -1,33 +1,23 @@
-"""Find the known failures in a log, in one pass and bounded memory.
-
-Most lines of a long log repeat each other apart from their numbers: a line whose letters were seen before
-is dropped. What is left is compared as a set of words with the words of all failures; only around lines
-that hold one are regular expressions tried.
-"""
+"""Whether a stretch of a log tells a failure: its lines cleaned, put together and compared with patterns."""
 
 import re
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO
 
 from bevrepro.doctor.logs.failures import Failure, Matcher, compiled
-from bevrepro.doctor.logs.normalise import Block, blocks, clean, shown
+from bevrepro.doctor.logs.needs import Needs, needs
+from bevrepro.doctor.logs.normalise import clean, shown
+from bevrepro.doctor.logs.sieve import FULL_LINE, words_in
 
-BEFORE, AFTER = 8, 14  # lines of context around a line that holds a word
-LONGEST_STRETCH = 40  # lines
-FULL_LINE = 40  # a shorter line was not wrapped by a terminal
-SEEN_AT_MOST = 200_000
 LONGEST_QUOTE = 400
-HITS_AT_MOST = 3  # per failure; the first counts, the others are for rules that ask for more
-PATIENCE = (
-    40  # stretches without a match that one failure may try at the head of a log, and again at its tail
-)
-NUMBERS_MATTER = frozenset(b"mase maoe mave map nds scene_num scene trailer construction_vehicle".split())
-_HEX = b"abcdef"  # left out where lines are compared: addresses and digests differ from line to line
-_LETTERS = bytes(
-    code if code in (10, 95) or (code < 128 and chr(code).isalpha()) else 32 for code in range(256)
+# What is only quoted on a line, up to the match: a comment (no prompt `~# `, no BuildKit `#12 3.4`, no note
+# typed into IPython), a hit of grep in a text, a commit of `git log --oneline`, a test that did as expected.
+_QUOTED = re.compile(
+    r"(?:^|(?<=\s))(?<!\]: )#+ "
+    r"|^\S+\.(?:md|rst|txt|html|ipynb)[:-]\d+[:-]"
+    r"|^(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{7,10} (?!\S*:\d)"
+    r"|^\S+::\S+ (?:PASSED|SKIPPED|XFAIL|XPASS)\b"
 )
 
 
@@ -50,13 +40,24 @@ class Text:
     starts: tuple[int, ...]
     joined: bool
 
+    @cached_property
+    def lower(self) -> str:
+        """In lower case."""
+        return self.text.lower()
+
 
 class Stretch:
     """Consecutive lines around words of failures, cleaned when they are first asked for."""
 
-    def __init__(self, lines: list[bytes], numbers: list[int]) -> None:
+    def __init__(self, lines: Sequence[bytes], numbers: Sequence[int]) -> None:
         self.raw = lines
         self.numbers = numbers
+        self.size = sum(map(len, lines))
+
+    @cached_property
+    def words(self) -> frozenset[str] | None:
+        """Of all lines, lower-case; None where they cannot be told."""
+        return words_in(self.raw)
 
     @cached_property
     def lines(self) -> list[str]:
@@ -64,11 +65,16 @@ class Stretch:
         return [clean(line) for line in self.raw]
 
     @cached_property
-    def texts(self) -> tuple[Text, Text]:
-        """As it stands, and with wrapped lines put together."""
+    def plain(self) -> Text:
+        """As it stands."""
+        return _put_together(self.lines, [False] * len(self.lines), False)
+
+    @cached_property
+    def joined(self) -> Text:
+        """With wrapped lines put together."""
         wide = [len(shown(line).rstrip()) >= FULL_LINE for line in self.raw]
         wrapped = [here and bool(after) for here, after in zip(wide, [*self.lines[1:], ""])]
-        return _put_together(self.lines, [False] * len(wide), False), _put_together(self.lines, wrapped, True)
+        return _put_together(self.lines, wrapped, True)
 
 
 def _put_together(lines: list[str], wrapped: list[bool], joined: bool) -> Text:
@@ -80,165 +86,109 @@ def _put_together(lines: list[str], wrapped: list[bool], joined: bool) -> Text:
     return Text("".join(pieces), tuple(starts), joined)
 
 
-def scan(stream: BinaryIO, failures: Sequence[Failure]) -> tuple[Hit, ...]:
-    """Every failure found, with its first places."""
-    return _Scan(failures).run(blocks(stream))
+@dataclass(frozen=True)
+class Pattern:
+    """One regular expression and what it cannot do without."""
+
+    pattern: str
+    needs: Needs
+
+    def possible(self, words: frozenset[str] | None) -> bool:
+        """Whether the words are there, as far as they are known."""
+        if words is not None:
+            for each in self.needs.words:  # a loop: all() with a generator takes three times as long
+                if each.isdisjoint(words):
+                    return False
+        return True
+
+    def to_try(self, text: Text) -> bool:
+        """Whether the parts are there."""
+        for parts in self.needs.parts:
+            for part in parts:
+                if part in text.lower:
+                    break
+            else:
+                return False
+        return True
+
+    def compiled(self, text: Text) -> re.Pattern[str]:
+        """For this text."""
+        return compiled(self.pattern, text.joined)
 
 
-class _Scan:
-    def __init__(self, failures: Sequence[Failure]) -> None:
-        self.words: dict[bytes, list[Failure]] = {}
-        self.parts: dict[bytes, list[Failure]] = {}  # Chinese has no blanks between words
-        for failure in failures:
-            for word in failure.words:
-                if word.isascii():
-                    self.words.setdefault(word.encode(), []).append(failure)
-                else:
-                    for encoding in ("utf-8", "gb18030"):
-                        self.parts.setdefault(word.encode(encoding), []).append(failure)
-        self.seen: set[bytes] = set()
-        self.hits: dict[str, list[Hit]] = {}
-        self.tries: Counter[str] = Counter()
-        self.later: dict[str, deque[Stretch]] = {}  # the newest that there was no patience left for
+@dataclass(frozen=True)
+class Rule:
+    """A matcher of a failure with its patterns."""
 
-    def run(self, blocks: Iterator[Block]) -> tuple[Hit, ...]:
-        lines: list[bytes] = []
-        numbers: list[int] = []
-        start = 0  # lines before it were looked at and only serve as context
-        for block in blocks:
-            lines += block.lines
-            numbers += block.numbers
-            end = max(start, len(lines) - AFTER)
-            self._look(lines, numbers, start, end)
-            keep = max(0, end - BEFORE)
-            lines, numbers, start = lines[keep:], numbers[keep:], end - keep
-        self._look(lines, numbers, start, len(lines))
-        self._look_at_the_tail()
-        return tuple(hit for hits in self.hits.values() for hit in hits)
+    failure: Failure
+    matcher: Matcher
+    all: tuple[Pattern, ...]
+    any: tuple[Pattern, ...]
 
-    def _look(self, lines: list[bytes], numbers: list[int], start: int, end: int) -> None:
-        for wanted, first, last in self._candidates(lines, start, end):
-            low, high = max(0, first - BEFORE), min(len(lines), last + AFTER + 1)
-            stretch = Stretch(lines[low:high], numbers[low:high])
-            for failure in wanted.values():
-                if self._is_open(failure):
-                    self._try(stretch, failure)
+    def possible(self, words: frozenset[str] | None) -> bool:
+        """Whether the words that it cannot do without are there, as far as they are known."""
+        if not all(each.possible(words) for each in self.all):
+            return False
+        return not self.any or any(each.possible(words) for each in self.any)
 
-    def _is_open(self, failure: Failure) -> bool:
-        return len(self.hits.get(failure.id, ())) < HITS_AT_MOST
+    def match(self, stretch: Stretch) -> tuple[Hit | None, int]:
+        """Where it holds, in the text as it stands or else as it was before a terminal wrapped it.
 
-    def _candidates(
-        self, lines: list[bytes], start: int, end: int
-    ) -> Iterator[tuple[dict[str, Failure], int, int]]:
-        """Neighbouring lines with words, put together: failures by id, first and last index."""
-        wanted: dict[str, Failure] = {}
-        first = last = start
-        for index, failures in self._lines_with_words(lines, start, end):
-            if wanted and (index - last > AFTER or index - first > LONGEST_STRETCH):
-                yield wanted, first, last
-                wanted = {}
-            if not wanted:
-                first = index
-            last = index
-            wanted.update((failure.id, failure) for failure in failures)
-        if wanted:
-            yield wanted, first, last
+        And the number of characters that patterns were tried on.
+        """
+        # What is in the text as it stands is in the joined one, too.
+        to_try = [each for each in (*self.all, *self.any) if each.to_try(stretch.joined)]
+        tried = len(stretch.joined.text)
+        for text in (stretch.plain, stretch.joined) if to_try else ():
+            tried += len(text.text) * len(to_try)
+            span = self._span(text, to_try)
+            if span is not None:
+                return _hit(self.failure, self.matcher, stretch, text.starts, span), tried
+        return None, tried
 
-    def _lines_with_words(
-        self, lines: list[bytes], start: int, end: int
-    ) -> Iterator[tuple[int, Iterable[Failure]]]:
-        lower = b"\n".join(lines[start:end]).lower()
-        letters = lower.translate(_LETTERS).split(b"\n")
-        # What tells a line from those before: its letters; where it is not ASCII, all of it.
-        keys = lower.translate(_LETTERS, _HEX).split(b"\n")
-        if not lower.isascii():
-            keys = [key if raw.isascii() else raw for raw, key in zip(lower.split(b"\n"), keys)]
-        novel = [index for index, key in enumerate(keys) if key not in self.seen]
-        if len(self.seen) > SEEN_AT_MOST:
-            self.seen.clear()
-        found = self.words.keys() & set(b"\n".join([letters[index] for index in novel]).split())
-        parts = () if lower.isascii() else tuple(part for part in self.parts if part in lower)
-        for index in novel:
-            here = letters[index].split()
-            words = () if found.isdisjoint(here) else found.intersection(here)
-            inside = tuple(part for part in parts if part in keys[index])
-            across = self._across(letters, index, here) if len(novel) < 20_000 else ()
-            if NUMBERS_MATTER.isdisjoint(here):
-                self.seen.add(keys[index])
-            if words or inside or across:
-                yield (
-                    start + index,
-                    [
-                        *(each for word in (*words, *across) for each in self.words[word]),
-                        *(each for part in inside for each in self.parts[part]),
-                    ],
-                )
-
-    def _across(self, letters: list[bytes], index: int, here: list[bytes]) -> tuple[bytes, ...]:
-        """A word that the terminal cut at the end of the line."""
-        if len(letters[index]) < FULL_LINE or index + 1 >= len(letters) or not here:
-            return ()
-        after = letters[index + 1].split(None, 1)
-        word = here[-1] + after[0] if after else b""
-        return (word,) if word in self.words else ()
-
-    def _try(self, stretch: Stretch, failure: Failure) -> None:
-        if self.tries[failure.id] >= PATIENCE:
-            self.later.setdefault(failure.id, deque(maxlen=PATIENCE)).append(stretch)
-            return
-        self.tries[failure.id] += 1
-        hits = [hit for matcher in failure.matchers if (hit := _match(failure, matcher, stretch))]
-        if hits:
-            self.hits.setdefault(failure.id, []).extend(hits)
-
-    def _look_at_the_tail(self) -> None:
-        by_id = {
-            each.id: each for group in (self.words, self.parts) for known in group.values() for each in known
-        }
-        for id, stretches in self.later.items():
-            self.tries[id] = 0
-            for stretch in tuple(stretches):
-                if self._is_open(by_id[id]):
-                    self._try(stretch, by_id[id])
+    def _span(self, text: Text, to_try: list[Pattern]) -> tuple[int, int] | None:
+        spans = []
+        for each in self.all:
+            match = each.compiled(text).search(text.text) if each in to_try else None
+            if match is None:
+                return None
+            spans.append(match.span())
+        none = self.matcher.none
+        if self.any:
+            firsts = (_first(each, text, none) for each in self.any if each in to_try)
+            return min((span for span in firsts if span), default=None)
+        span = min(spans)
+        return None if _refused(text, span, none) else span
 
 
-def _match(failure: Failure, matcher: Matcher, stretch: Stretch) -> Hit | None:
-    for text in stretch.texts:
-        span = _span(matcher, text.text, text.joined)
-        if span is not None:
-            return _hit(failure, matcher, stretch, text.starts, span)
-    return None
+def rules(failure: Failure) -> tuple[Rule, ...]:
+    """How the failure is told."""
+
+    def read(patterns: tuple[str, ...]) -> tuple[Pattern, ...]:
+        return tuple(Pattern(each, needs(each, failure.words)) for each in patterns)
+
+    return tuple(Rule(failure, each, read(each.all), read(each.any)) for each in failure.matchers)
 
 
-def _span(matcher: Matcher, text: str, joined: bool) -> tuple[int, int] | None:
-    spans = [match.span() for each in matcher.all if (match := compiled(each, joined).search(text))]
-    if len(spans) < len(matcher.all):
-        return None
-    if matcher.any:
-        firsts = [_first(compiled(each, joined), text, matcher.none, joined) for each in matcher.any]
-        found = [span for span in firsts if span]
-        return min(found) if found else None
-    span = min(spans)
-    return None if _refused(text, span, matcher.none, joined) else span
-
-
-def _first(
-    pattern: re.Pattern[str], text: str, none: tuple[str, ...], joined: bool
-) -> tuple[int, int] | None:
-    for match in pattern.finditer(text):
-        if not _refused(text, match.span(), none, joined):
+def _first(pattern: Pattern, text: Text, none: tuple[str, ...]) -> tuple[int, int] | None:
+    for match in pattern.compiled(text).finditer(text.text):
+        if not _refused(text, match.span(), none):
             return match.span()
     return None
 
 
-def _refused(text: str, span: tuple[int, int], none: tuple[str, ...], joined: bool) -> bool:
-    """Whether a look-alike's pattern matches in the lines of the match or its direct neighbours."""
+def _refused(text: Text, span: tuple[int, int], none: tuple[str, ...]) -> bool:
+    """Whether it is a comment, or a look-alike's pattern matches in its lines or their direct neighbours."""
+    whole = text.text
+    line = whole.rfind("\n", 0, span[0]) + 1
+    if _QUOTED.search(whole[line : span[0] + 1]):
+        return True
     if not none:
         return False
-    low = text.rfind("\n", 0, max(0, text.rfind("\n", 0, span[0]))) + 1
-    high = text.find("\n", text.find("\n", span[1]) + 1)
-    near = text[low : high if high > 0 else len(text)]
-    return any(compiled(each, joined).search(near) for each in none)
+    low = whole.rfind("\n", 0, max(0, whole.rfind("\n", 0, span[0]))) + 1
+    high = whole.find("\n", whole.find("\n", span[1]) + 1)
+    near = whole[low : high if high > 0 else len(whole)]
+    return any(compiled(each, text.joined).search(near) for each in none)
 
 
 def _hit(
