@@ -1,6 +1,6 @@
-"""Writes control.txt, the lock of bevrepro's own environment in an image: `.venv/bin/python docker/control.py`.
+"""Writes control.txt, the lock of bevrepro's own environment in an image; `make lock` calls it.
 
-It is the part of envs/locks/cpu.txt that pyproject.toml's dependencies need, line by line, so one lock decides.
+It is the part of envs/locks/cpu.txt that pyproject.toml's dependencies need, line by line: one lock decides.
 Exits with 1 under --check where control.txt is not that part.
 """
 
@@ -16,7 +16,7 @@ from bevrepro.facts import tomllib
 
 HERE = Path(__file__).parent
 LOCK = HERE.parent / "envs/locks/cpu.txt"
-HEADER = "# Made by docker/control.py from envs/locks/cpu.txt: what bevrepro itself needs. Do not edit: `make lock`.\n"
+HEADER = "# Made by docker/control.py from envs/locks/cpu.txt: what bevrepro itself needs. Do not edit.\n"
 
 
 def blocks(lock: str) -> dict[str, list[str]]:

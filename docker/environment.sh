@@ -8,6 +8,7 @@ export HOME=/tmp/home
 export BEVREPRO_CACHE=/var/cache/bevrepro UV_CACHE_DIR=/var/cache/bevrepro/uv UV_PYTHON_INSTALL_DIR=/opt/bevrepro/python
 bevrepro env build --target "$TARGET" --prefix "$prefix"
 sh /run/bevrepro/docker/bytecode.sh "$prefix/bin/python" "$prefix/lib"
+/opt/bevrepro/control/bin/python -I /run/bevrepro/docker/settle.py "$prefix" "$SOURCE_DATE_EPOCH"
 bevrepro env verify --prefix "$prefix"
 
 rm -rf "$prefix"/bevrepro-env.log "$prefix"/bevrepro-steps "$prefix".builds/.lock

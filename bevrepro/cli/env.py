@@ -4,7 +4,7 @@ from types import ModuleType
 
 from typer import Typer
 
-from bevrepro.cli import env_build, env_check, env_cuda, env_list, env_lock
+from bevrepro.cli import env_build, env_check, env_cuda, env_docker, env_list, env_lock
 
 env = Typer(
     help="Locked environments: build, check, pack and run them, with their own CUDA compiler.",
@@ -16,6 +16,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     env_build,
     env_check,
     env_cuda,
+    env_docker,
 )  # modules with `register(env)`
 
 

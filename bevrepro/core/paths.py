@@ -24,6 +24,11 @@ def patches_dir() -> Path:
     return _shipped("patches", "README.md")
 
 
+def docker_dir() -> Path:
+    """Container files and what they run while an image is built."""
+    return _shipped("docker", "bases.toml")
+
+
 def cache_dir() -> Path:
     """What can be made again: archive indexes, downloads. $BEVREPRO_CACHE or the XDG cache folder."""
     return _user_dir("BEVREPRO_CACHE", "XDG_CACHE_HOME", ".cache")
