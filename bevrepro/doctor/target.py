@@ -36,6 +36,7 @@ class Target:
     cuda: str | None = None
     driver: str | None = None
     builds: bool = False
+    toolkit: str | None = None
     glibc: str | None = None
     python: tuple[str, ...] = ()
     torch: str | None = None
@@ -161,18 +162,16 @@ def _torch(target: Target, machine: Machine) -> Iterator[Verdict]:
 
 
 def _compiler(target: Target, machine: Machine) -> Iterator[Verdict]:
-    if not target.builds or target.cuda is None or not machine.cuda.toolkit_searched:
+    if not target.builds or target.toolkit is None or not machine.cuda.toolkit_searched:
         return
     toolkit = machine.cuda.toolkit
+    remedy = "`bevrepro env build` brings its own; to compile by hand, put one together without root."
     if toolkit is None or toolkit.nvcc is None:
-        yield warn(
-            f"no nvcc, and target {target.id} compiles operators with CUDA {target.cuda}",
-            f"Install the toolkit of CUDA {target.cuda}: torch's own CUDA has no compiler.",
-        )
-    elif major(toolkit.version) not in (None, major(target.cuda)):
+        yield warn(f"no nvcc, and target {target.id} compiles operators with CUDA {target.toolkit}",
+                   remedy, f"bevrepro env cuda {target.toolkit}")  # fmt: skip
+    elif major(toolkit.version) not in (None, major(target.toolkit)):
         yield warn(f"nvcc in {toolkit.home} is {toolkit.version}; target {target.id} compiles operators with "
-                   f"CUDA {target.cuda}", f"Set CUDA_HOME to a toolkit of CUDA {target.cuda} first.",
-                   "ls -d /usr/local/cuda-*")  # fmt: skip
+                   f"CUDA {target.toolkit}", remedy, f"bevrepro env cuda {target.toolkit}")  # fmt: skip
 
 
 Judge = Callable[[Target, Machine], Iterator[Verdict]]
