@@ -14,9 +14,9 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 def get(mirror, tmp_path):
     mirror.add("file", CONTENT)
 
-    def call(*urls, sha256=SHA256, size=len(CONTENT)):
+    def call(*urls, sha256=SHA256):
         addresses = urls or (f"{mirror.url}/file",)
-        return fetch("file", addresses, sha256, size, tmp_path / "cache" / "file")
+        return fetch("file", addresses, sha256, len(CONTENT), tmp_path / "cache" / "file")
 
     return call
 
