@@ -1,9 +1,11 @@
 """`bevrepro env verify`, `env pack` and `env export`: is it what was built; take it along."""
 
+import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Exit, Option, Typer
+from typer import Argument, BadParameter, Exit, Option, Typer
 
 Prefix = Annotated[
     Path | None, Option("--prefix", help="The environment's folder. By default where --target is built.")
@@ -13,13 +15,27 @@ MaybeTarget = Annotated[
     str | None,
     Option("--target", help="One of `bevrepro env list`. By default what the receipt says, or cpu."),
 ]
+IndexUrl = Annotated[
+    str | None, Option("--index-url", metavar="URL", help="Ask this index instead of pip's own setting.")
+]
+FindLinks = Annotated[
+    list[str] | None, Option("--find-links", metavar="DIR", help="A folder of wheels; may be repeated.")
+]
 Json = Annotated[bool, Option("--json", help="Write the result as JSON to stdout.")]
+
+
+class ExportFormat(str, Enum):
+    """What other tools read."""
+
+    pylock = "pylock"
+    conda = "conda"
 
 
 def register(env: Typer) -> None:
     """Add the commands."""
     env.command("verify")(verify_command)
     env.command("pack")(pack_command)
+    env.command("export")(export_command)
 
 
 def verify_command(
@@ -61,12 +77,8 @@ def pack_command(
     python: Annotated[
         str | None, Option("--python", metavar="PATH", help="The Python whose wheels are packed.")
     ] = None,
-    index_url: Annotated[
-        str | None, Option("--index-url", metavar="URL", help="Ask this index instead of pip's own setting.")
-    ] = None,
-    find_links: Annotated[
-        list[str] | None, Option("--find-links", metavar="DIR", help="A folder of wheels; may be repeated.")
-    ] = None,
+    index_url: IndexUrl = None,
+    find_links: FindLinks = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be packed.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -88,3 +100,49 @@ def pack_command(
     with shown("pack") as on_event:
         cuda = pack_cuda.gather(wanted.cuda.version, on_event=on_event) if with_cuda and wanted.cuda else None
         print_done(pack.pack(planned, out, cuda, on_event), as_json)
+
+
+def export_command(
+    format: Annotated[ExportFormat, Option("--format", help="PEP 751's lock, or conda's environment.yml.")],
+    target: Target = "cpu",
+    out: Annotated[
+        Path | None,
+        Option("--out", metavar="FILE", help="By default pylock.TARGET.toml or environment.TARGET.yml."),
+    ] = None,
+    packed: Annotated[
+        Path | None,
+        Option(
+            "--pack", metavar="FILE", help="A file of `env pack`: its packages' paths, no index is asked."
+        ),
+    ] = None,
+    index_url: IndexUrl = None,
+    find_links: FindLinks = None,
+    as_json: Json = False,
+) -> None:
+    """Write a target for other tools: a pylock.toml with addresses and hashes, or an environment.yml.
+
+    conda's file is unlocked, its pip part hashed. What only bevrepro does is named: operators, patches, nvcc.
+    """
+    from bevrepro.cli.calls import print_json
+    from bevrepro.env import export, index
+    from bevrepro.env import target as targets
+
+    wanted, name = targets.load(target), out.name if out else None
+    if format is ExportFormat.conda:
+        if packed or index_url or find_links:
+            raise BadParameter("--pack, --index-url and --find-links are for --format pylock")
+        exported = export.conda(wanted, name)
+    elif packed:
+        from bevrepro.env.pack import manifest_of
+
+        exported = export.pylock_of_pack(wanted, manifest_of(packed, wanted), name)
+    else:
+        exported = export.pylock(wanted, index.configured().also(index_url, find_links or ()), name)
+    folder = out.parent if out else Path()
+    export.write(exported, folder)
+    paths = [str(folder / each) for each in exported.files]
+    if as_json:
+        return print_json({"target": target, "files": paths, "notes": list(exported.notes)})
+    print("\n".join(paths))
+    for note in exported.notes:
+        print(note, file=sys.stderr)

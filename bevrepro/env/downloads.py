@@ -63,7 +63,7 @@ def locate(
     if not lines:
         return ()
     sources = {str(canonicalize_name(name)) for name in sdists} & set(by_name)
-    told = _ask(lines, sources, interpreter, index, also)
+    told = ask(lines, sources, ["--python", interpreter.path], index, also)
     return tuple(_located(row, by_name, row["name"] in sources, index) for row in told)
 
 
@@ -106,16 +106,35 @@ def download(each: Located) -> Path:
     return kept
 
 
-def _ask(
-    lines: list[str], sdists: Iterable[str], interpreter: Interpreter, index: Index, also: str | None
+def ask(
+    lines: Sequence[str], sdists: Iterable[str], options: list[str], index: Index, also: str | None
 ) -> list[dict[str, Any]]:
-    """uv's answer as the packages of a pylock.toml."""
-    done, text = _compile(lines, sdists, interpreter, index)
-    if not done.ok and also and not index.no_index and re.search(ABSENT, done.stderr):
-        index = replace(index, extra=(*index.extra, also))
-        done, text = _compile(lines, sdists, interpreter, index)
+    """uv's answer to where these pins lie: the `packages` of a pylock.toml, nothing resolved.
+
+    `options` say for which Python. `also` is asked for builds of its own (torch==2.0+cu118), where the
+    others lack them. Raises MachineError naming the package that cannot be had.
+    """
+    if not lines:
+        return []
+    done, text = _compile(lines, sdists, options, index)
+    own = [line for line in lines if "+" in line]
+    if not done.ok and also and own and not index.no_index and re.search(ABSENT, done.stderr):
+        more = replace(index, extra=(*index.extra, also))
+        rest = [line for line in lines if line not in own]
+        return [*ask(rest, sdists, options, index, None), *ask(own, sdists, options, more, None)]
     if not done.ok:
         raise explain(done.stderr, index, "run the same command with --debug")
+    found = _packages(text)
+    # 2.0+cpu in a folder of wheels satisfies ==2.0 and is preferred to it; only === is just that one.
+    other = {row["name"] for row in found if not {f"{row['name']}=={row['version']}"} & {*lines}}
+    strict = [line.replace("==", "===") for line in lines if line.partition("==")[0] in other]
+    if not strict or any("===" in line for line in lines):
+        return found
+    kept = [row for row in found if row["name"] not in other]
+    return [*kept, *ask(strict, sdists, options, index, None)]
+
+
+def _packages(text: str) -> list[dict[str, Any]]:
     try:
         return list(tomllib.loads(text)["packages"])
     except (tomllib.TOMLDecodeError, KeyError) as error:
@@ -125,7 +144,7 @@ def _ask(
 
 
 def _compile(
-    lines: list[str], sdists: Iterable[str], interpreter: Interpreter, index: Index
+    lines: Sequence[str], sdists: Iterable[str], options: list[str], index: Index
 ) -> tuple[proc.Done, str]:
     with tempfile.TemporaryDirectory(prefix="bevrepro-") as scratch:
         wanted, answer = Path(scratch) / "in.txt", Path(scratch) / "pylock.toml"
@@ -139,7 +158,7 @@ def _compile(
             "--no-deps",
             "--no-header",
         ]
-        argv += ["--no-python-downloads", "--python", interpreter.path, "--only-binary", ":all:"]
+        argv += ["--no-python-downloads", *options, "--only-binary", ":all:"]
         argv += [word for name in sorted(sdists) for word in ("--no-binary", name)]
         argv += ["--prerelease", "allow", *index.arguments(), "--format", "pylock.toml", "-o", answer, wanted]
         done = proc.run(argv, env=index.environment(), timeout_s=ASK_S)

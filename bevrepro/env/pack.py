@@ -168,6 +168,14 @@ def python_of(bundle: Path) -> str:
         return read_manifest(file).python
 
 
+def manifest_of(bundle: Path, target: Target) -> Manifest:
+    """A pack's manifest, checked as `check` does; its files are not read."""
+    with _opened(bundle) as file:
+        manifest = read_manifest(file)
+    check(manifest, target)
+    return manifest
+
+
 def check(manifest: Manifest, target: Target) -> None:
     """Whether a pack holds what this bevrepro builds the target from, and nothing else, by its manifest.
 
@@ -217,7 +225,7 @@ def _check_packages(by_path: Mapping[str, Packed], locks: Locks, unhashed: Itera
     have = set()
     for path, each in by_path.items():
         if path.startswith(f"{PACKAGES}/"):
-            name = owner.get(each.sha256) or _name(path)
+            name = owner.get(each.sha256) or name_of(path)
             if name is None or (each.sha256 not in owner and name not in free):
                 raise _refused(f"{path} is not a file of the lock")
             have.add(name)
@@ -226,7 +234,8 @@ def _check_packages(by_path: Mapping[str, Packed], locks: Locks, unhashed: Itera
         raise _refused(f"it lacks {missing[0]}, which the lock has")
 
 
-def _name(path: str) -> str | None:
+def name_of(path: str) -> str | None:
+    """The package of a wheel's or sdist's file name, normalised; None for any other name."""
     file = path.rpartition("/")[2]
     try:
         return str((parse_wheel_filename if file.endswith(".whl") else parse_sdist_filename)(file)[0])
