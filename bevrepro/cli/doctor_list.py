@@ -73,8 +73,8 @@ def _print_failure(wanted: Wanted, failure: Failure) -> None:
     for link in failure.links:
         console.print(Text(link, "dim"), soft_wrap=True)
     console.print(Text(f"rests on {failure.source}", "dim"))
-    if failure.foreseen_by:
-        console.print(Text(f"$ bevrepro doctor --only {' --only '.join(failure.foreseen_by)}", "cyan"))
+    for command in failure.foresight:
+        console.print(Text(f"$ {command}", "cyan"), soft_wrap=True)
 
 
 def _print_explanation(told: Explanation, here: tuple[Finding, ...] | None) -> None:

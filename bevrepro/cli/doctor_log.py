@@ -36,7 +36,8 @@ def _print_json(path: str, found: "Sequence[Explanation]") -> None:
     from bevrepro.core.codec import to_json
 
     root = found[0].id if found else None
-    print(json.dumps({"log": path, "root": root, "failures": to_json(tuple(found))}, indent=1))
+    failures = [{**to_json(each), "fires_here": each.fires_here} for each in found]  # null is an answer, too
+    print(json.dumps({"log": path, "root": root, "failures": failures}, indent=1))
 
 
 def _print(console: Console, path: str, found: "Sequence[Explanation]") -> None:
@@ -64,7 +65,8 @@ def _print_one(console: Console, each: "Explanation", root: bool) -> None:
         console.print(Text(f"  {each.fix}"))
     for command in each.commands:
         console.print(Text(f"    $ {command}", "cyan"), soft_wrap=True)
-    console.print(Text(f"  {_here(each)}", "dim"))
+    for line in _here(each):
+        console.print(Text(f"  {line}", "dim"), soft_wrap=True)
     for link in each.links:
         console.print(Text(f"    {link}", "dim"), soft_wrap=True)
 
@@ -74,8 +76,14 @@ def _lines(numbers: Sequence[int]) -> str:
     return f"line {first}" if first == last else f"lines {first} to {last}"
 
 
-def _here(each: "Explanation") -> str:
-    if each.fires_here is None:
-        return "No check of the doctor foresees this on a machine."
-    checks = ", ".join(each.checks)
-    return f"It would happen here too ({checks})." if each.fires_here else f"This machine passes: {checks}."
+def _here(each: "Explanation") -> list[str]:
+    """Whether it would happen on this machine, and what foresees it elsewhere."""
+    told = []
+    if each.fires_here:
+        told.append(f"It would happen here too ({', '.join(each.checks)}).")
+    elif each.checks:
+        told.append(f"This machine passes: {', '.join(each.checks)}.")
+    if each.unknown and not each.fires_here:
+        told.append(f"Not known of this machine: what {', '.join(each.unknown)} would look at.")
+    told += [f"{command} foresees this: {', '.join(checks)}." for command, checks in each.foreseen.items()]
+    return told or ["No check of the doctor foresees this."]

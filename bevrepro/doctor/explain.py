@@ -16,6 +16,7 @@ from bevrepro.doctor.registry import ALL_CHECKS, PATH_CHECKS
 from bevrepro.doctor.select import require
 
 FAILURES = "failures"
+MACHINE = "bevrepro doctor"  # the command whose checks look at the machine
 FIXABLE = frozenset({*RULES, "wsl-memory"})
 
 
@@ -52,6 +53,7 @@ class Failure:
     commands: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     foreseen_by: tuple[str, ...] = ()
+    foresight: tuple[str, ...] = ()  # command lines that run those checks
     source: str = ""
 
 
@@ -68,6 +70,9 @@ def failure(id: str) -> Failure | None:
         commands=tuple(row.get("commands", ())),
         links=tuple(row.get("links", ())),
         foreseen_by=tuple(_prefaces(row)),
+        foresight=tuple(
+            f"{command} --only {' --only '.join(ids)}" for command, ids in by_command(_prefaces(row)).items()
+        ),
         source=row["source"],
     )
 
@@ -106,10 +111,24 @@ def explain(id: str) -> Explanation:
 
 def command_for(entry: Entry) -> str:
     """The command line that runs this check alone."""
-    if entry.family in PATH_CHECKS:
-        return f"bevrepro doctor {entry.family} PATH --only {entry.id}"
-    aim = " --target NAME" if entry.family == "target" else ""
-    return f"bevrepro doctor{aim} --only {entry.id}"
+    return f"{_command(entry.family)} --only {entry.id}"
+
+
+def by_command(ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The command lines that run these checks, and which of them each runs; in the order of the report."""
+    ids = frozenset(ids)
+    found: dict[str, tuple[str, ...]] = {}
+    for check in every_check():
+        if check.id in ids:
+            command = _command(check.family)
+            found[command] = (*found.get(command, ()), check.id)
+    return found
+
+
+def _command(family: str) -> str:
+    if family in PATH_CHECKS:
+        return f"{MACHINE} {family} PATH"
+    return f"{MACHINE} --target NAME" if family == "target" else MACHINE
 
 
 def as_markdown(entries: Iterable[Entry]) -> str:
@@ -127,19 +146,13 @@ def as_markdown(entries: Iterable[Entry]) -> str:
             "",
             f"## {family}",
             "",
-            _how(family),
+            f"`{_command(family)}`",
             "",
             "| check | looks at | why it matters |",
             "|---|---|---|",
         ]
         lines += [_row(entry) for entry in entries if entry.family == family]
     return "\n".join(lines) + "\n"
-
-
-def _how(family: str) -> str:
-    if family in PATH_CHECKS:
-        return f"`bevrepro doctor {family} PATH`"
-    return "`bevrepro doctor --target NAME`" if family == "target" else "`bevrepro doctor`"
 
 
 def _row(entry: Entry) -> str:

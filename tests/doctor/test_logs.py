@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bevrepro.core.machine import Cpu, Host, Machine
+from bevrepro.core.machine import Machine
 from bevrepro.doctor.logs.explain import explain_stream
 from bevrepro.doctor.logs.failures import Tier, compiled, known_failures
 from bevrepro.doctor.registry import ALL_CHECKS
@@ -125,14 +125,6 @@ def test_shared_memory_outranks_a_full_disk():
 )
 def test_what_only_looks_like_a_failure_tells_nothing(text):
     assert ids(text) == []
-
-
-def test_the_check_that_foresees_it_is_asked_on_this_host():
-    log = io.BytesIO(b"Illegal instruction (core dumped)\n")
-    old = Machine(host=Host(arch="x86_64"), cpu=Cpu(flags=("sse4_2",)))
-    assert explain_stream(log, old)[0].fires_here is True
-    log.seek(0)
-    assert explain_stream(log, Machine(cpu=Cpu(flags=("avx", "avx2"))))[0].fires_here is False
 
 
 def test_rows_refer_to_each_other_and_to_checks_that_exist():

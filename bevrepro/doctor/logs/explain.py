@@ -1,6 +1,6 @@
 """What a log says broke: the root first, each with cause and fix, and whether this host would do it again."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -9,7 +9,9 @@ from bevrepro.core.errors import DataError
 from bevrepro.core.finding import Severity
 from bevrepro.core.machine import Machine
 from bevrepro.doctor.diagnose import diagnose
+from bevrepro.doctor.explain import MACHINE, by_command
 from bevrepro.doctor.logs.failures import Tier, known_failures
+from bevrepro.doctor.logs.known import lacks_facts
 from bevrepro.doctor.logs.rank import Ranked, rank
 from bevrepro.doctor.logs.scan import scan
 from bevrepro.doctor.registry import CHECKS
@@ -33,17 +35,33 @@ class Explanation:
     fix: str
     commands: tuple[str, ...]
     links: tuple[str, ...]
-    fires_here: bool | None  # None: no check of the doctor foresees it
-    checks: tuple[str, ...]  # the checks that were asked, those that fire where any does
+    fires_here: bool | None  # None: no check foresees it, or what they look at is not known of this machine
+    checks: tuple[str, ...]  # of the machine: those that fire where any does, else those that pass
+    unknown: tuple[str, ...]  # checks of the machine that lack facts to say anything
+    foreseen: Mapping[str, tuple[str, ...]]  # "bevrepro doctor data PATH" -> its checks that foresee it
+
+
+@dataclass(frozen=True)
+class _Here:
+    """What the checks say of this machine."""
+
+    firing: frozenset[str]
+    unknown: frozenset[str]
 
 
 def explain_stream(stream: BinaryIO, machine: Machine) -> tuple[Explanation, ...]:
     """Explanations of the log, the root cause first; empty where nothing known went wrong."""
     ranked = rank(scan(stream, known_failures()))
-    asked = {check for each in ranked for check in each.hit.failure.preface}
-    findings = diagnose(machine, [each for each in CHECKS if each.id in asked])
-    firing = {finding.id for finding in findings if finding.severity is not Severity.INFO}
-    return tuple(_explanation(each, firing) for each in ranked)
+    here = _ask({check for each in ranked for check in each.hit.failure.preface}, machine)
+    return tuple(_explanation(each, here) for each in ranked)
+
+
+def _ask(ids: set[str], machine: Machine) -> _Here:
+    asked = [check for check in CHECKS if check.id in ids]
+    findings = diagnose(machine, asked)
+    firing = frozenset(finding.id for finding in findings if finding.severity is not Severity.INFO)
+    quiet = [check for check in asked if check.id not in firing]
+    return _Here(firing, frozenset(check.id for check in quiet if lacks_facts(check, machine)))
 
 
 def explain_file(path: Path, machine: Machine) -> tuple[Explanation, ...]:
@@ -55,10 +73,13 @@ def explain_file(path: Path, machine: Machine) -> tuple[Explanation, ...]:
         raise DataError(f"could not read the log {path}: {error.strerror}", do=REMEDY) from error
 
 
-def _explanation(ranked: Ranked, firing: Iterable[str]) -> Explanation:
+def _explanation(ranked: Ranked, here: _Here) -> Explanation:
     failure = ranked.hit.failure
-    known = tuple(check.id for check in CHECKS if check.id in failure.preface)
-    fires = tuple(id for id in known if id in firing)
+    commands = by_command(failure.preface)
+    asked = commands.pop(MACHINE, ())
+    fires = tuple(id for id in asked if id in here.firing)
+    unknown = tuple(id for id in asked if id in here.unknown)
+    passes = tuple(id for id in asked if id not in here.firing | here.unknown)
     return Explanation(
         id=failure.id,
         title=failure.title,
@@ -71,6 +92,8 @@ def _explanation(ranked: Ranked, firing: Iterable[str]) -> Explanation:
         fix=failure.fix,
         commands=failure.commands,
         links=failure.links,
-        fires_here=bool(fires) if known else None,
-        checks=fires or known,
+        fires_here=True if fires else None if unknown or not asked else False,
+        checks=fires or passes,
+        unknown=unknown,
+        foreseen=commands,
     )
