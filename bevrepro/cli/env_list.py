@@ -35,11 +35,12 @@ def show(
     from bevrepro.cli.env_view import print_target
     from bevrepro.core.codec import to_json
     from bevrepro.env import target
+    from bevrepro.env.evidence import missing
 
     found = target.load(name)
     if as_json:
         plain = {key: value for key, value in to_json(found).items() if key != "path"}
-        print_json({**summary(found), **plain})
+        print_json({**summary(found), **plain, "missing": list(missing(found))})
     else:
         print_target(found)
 

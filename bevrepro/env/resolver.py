@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from bevrepro.core import proc
-from bevrepro.core.errors import ConfigError, MachineError, UserError
+from bevrepro.core.errors import ConfigError, DiskError, MachineError, UserError
 from bevrepro.env.index import Index
 from bevrepro.env.index import uv as find_uv
 from bevrepro.env.locking import Asked
@@ -36,6 +37,7 @@ def command(asked: Asked, index: Index, *, upgrade: bool, constraint: bool) -> l
     """uv's arguments; the files they name are those of `write_inputs`."""
     argv = ["pip", "compile", "requirements.in", "--output-file", "pins.txt", "--generate-hashes"]
     argv += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
+    argv += ["--python", sys.executable]  # nothing is built, so uv need not look for the target's own
     if len(asked.pythons) == 1:
         platform = f"{asked.architecture}-manylinux_{asked.glibc.replace('.', '_')}"
         argv += ["--python-version", asked.pythons[0], "--python-platform", platform]
@@ -108,7 +110,8 @@ def explain(asked: Asked, said: str, index: Index, timed_out: bool = False) -> U
             reason,
             f"Connect to the network, or name a mirror of the index: {again}",
         )
-    if "no publish time" in text:
+    undated = "filtered by `exclude-newer`" in text and "published at" not in text
+    if "no publish time" in text or undated:
         return ConfigError(
             f"{index.said()} does not say when packages were uploaded, and target {asked.target} takes "
             f"nothing later than {asked.cutoff}",
@@ -122,9 +125,13 @@ def explain(asked: Asked, said: str, index: Index, timed_out: bool = False) -> U
             f"Change a pin named above in envs/targets/{asked.target}.toml: another version, a later "
             "`cutoff_of`, or an entry of `overrides`.",
         )
-    return ConfigError(
-        f"uv could not resolve target {asked.target}", reason, "bevrepro env lock --debug shows the command."
-    )
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return DiskError(
+            f"the disk became full while locking {asked.target}",
+            f"{reason} The lock is as it was before.",
+            "Free some space (TMPDIR and uv's cache count too), then run the same command again.",
+        )
+    return ConfigError(f"uv could not resolve target {asked.target}", reason)
 
 
 def _package_in(text: str) -> str | None:
