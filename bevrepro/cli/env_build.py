@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, BadParameter, Exit, Option, Typer
 
 if TYPE_CHECKING:
+    from bevrepro.env.build import Built
     from bevrepro.env.index import Index
     from bevrepro.env.layout import Layout
     from bevrepro.env.plan import Plan
@@ -76,12 +77,11 @@ def build(
         if dry_run:
             _print_plan(plan, as_json)
             return
-        was_there = plan.finished and not rebuild
-        receipt = _build(plan, rebuild, wait)
+        built = _build(plan, rebuild, wait)
     if as_json:
-        print(json.dumps(receipt.to_json(), indent=2, sort_keys=True))
+        print(json.dumps(built.receipt.to_json(), indent=2, sort_keys=True))
     else:
-        _print_receipt(receipt, was_there)
+        _print_receipt(built.receipt, built.was_there)
 
 
 def run(
@@ -166,7 +166,7 @@ def _plan(
     return plan.make_plan(wanted, place, on, source, rebuild=rebuild, bundle=folder)
 
 
-def _build(plan: "Plan", rebuild: bool, wait: bool) -> "Receipt":
+def _build(plan: "Plan", rebuild: bool, wait: bool) -> "Built":
     from bevrepro.cli.progress import shown
     from bevrepro.env.build import Options, build
 

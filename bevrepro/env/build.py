@@ -33,7 +33,15 @@ class Options:
     wait: bool = False
 
 
-def build(plan: Plan, options: Options, on_event: OnEvent) -> Receipt:
+@dataclass(frozen=True)
+class Built:
+    """The environment's receipt; `was_there` where nothing had to be done."""
+
+    receipt: Receipt
+    was_there: bool = False
+
+
+def build(plan: Plan, options: Options, on_event: OnEvent) -> Built:
     """The environment, ready to use. Raises a UserError; PREFIX then shows what it showed before."""
 
     def say(text: str) -> None:
@@ -45,7 +53,7 @@ def build(plan: Plan, options: Options, on_event: OnEvent) -> Receipt:
         if plan.finished and not options.rebuild:
             if plan.place.link != plan.build:
                 layout.switch(plan.place, plan.build)
-            return read_receipt(plan.build)
+            return Built(read_receipt(plan.build), was_there=True)
         _remove_trash(plan.place.builds)
         _prepare(plan, options)
         job = Job(plan, on_event, afresh=options.rebuild)
@@ -54,7 +62,7 @@ def build(plan: Plan, options: Options, on_event: OnEvent) -> Receipt:
         write_receipt(receipt, plan.build)
         layout.switch(plan.place, plan.build)
         shutil.rmtree(job.work, ignore_errors=True)
-        return receipt
+        return Built(receipt)
 
 
 def _seen_again(plan: Plan, options: Options) -> Plan:
@@ -64,17 +72,10 @@ def _seen_again(plan: Plan, options: Options) -> Plan:
 
 
 def _prepare(plan: Plan, options: Options) -> None:
-    """A folder to go on in, or an empty one. Enough free disk for what is still to come."""
+    """A folder to go on in, or an empty one with enough free disk."""
     if plan.finished or not _can_go_on(plan):
         _trash(plan.build)
-        free_b = shutil.disk_usage(plan.place.builds).free
-        if free_b < plan.target.disk_gib * GIB:
-            raise DiskError(
-                f"{free_b / GIB:.1f} GiB are free in {plan.place.builds}; {plan.target.name} needs "
-                f"{plan.target.disk_gib:.1f}",
-                "A build that ends in a full disk costs as much time as one that does not.",
-                "Free some space, or name a --prefix on another disk.",
-            )
+        _check_room(plan)
     try:
         (plan.build / STEPS).mkdir(parents=True, exist_ok=True)
         (plan.build / LOG).touch()
@@ -86,12 +87,21 @@ def _prepare(plan: Plan, options: Options) -> None:
         ) from error
 
 
+def _check_room(plan: Plan) -> None:
+    free_b = shutil.disk_usage(plan.place.builds).free
+    if free_b < plan.target.disk_gib * GIB:
+        raise DiskError(
+            f"{free_b / GIB:.1f} GiB are free in {plan.place.builds}; {plan.target.name} needs "
+            f"{plan.target.disk_gib:.1f}",
+            "A build that ends in a full disk costs as much time as one that does not.",
+            "Free some space, or name a --prefix on another disk.",
+        )
+
+
 def _can_go_on(plan: Plan) -> bool:
-    """Whether no step was cut off while it changed the environment."""
+    """Whether a build was begun here and no step was cut off while it changed the environment."""
     folder = plan.build / STEPS
-    if not folder.is_dir():
-        return not plan.build.exists() or not any(plan.build.iterdir())
-    return all(
+    return folder.is_dir() and all(
         _done(folder, number, step) is not None or not _started(folder, number, step).exists()
         for number, step in enumerate(plan.steps, 1)
         if step.changes

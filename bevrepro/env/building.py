@@ -18,6 +18,7 @@ from bevrepro.core import proc
 from bevrepro.core.errors import ChildError, DiskError, MachineError, UserError
 from bevrepro.core.paths import cache_dir
 from bevrepro.env import patching, patchset, sdists, wheels
+from bevrepro.env.index import Index
 from bevrepro.env.job import Job
 from bevrepro.env.layout import CUDA
 from bevrepro.env.lockfile import Pin
@@ -80,9 +81,10 @@ def install_built(job: Job) -> None:
         wheel = _wheel_in(_kept(job, pin))
         if wheel is None:
             raise ChildError(f"the wheel of {pin.name} is gone from {_kept(job, pin)}", do="Run it again.")
-        folder = str(wheel.parent)
-        options = ["--no-index", "--find-links", folder, "--no-cache"]
-        wheels.install(job, f"{pin.name}=={pin.version}\n", 1, options)
+        kept = Index(no_index=True, find_links=(str(wheel.parent),))
+        # By name and not by path: a path would be written into the environment. Two builds of one name
+        # and version differ, so uv's cache is left out.
+        wheels.install(job, f"{pin.name}=={pin.version}\n", 1, ["--no-cache"], only_from=kept)
 
 
 def check_compiler(job: Job) -> None:

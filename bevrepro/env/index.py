@@ -46,7 +46,9 @@ class Index:
         for url in () if self.no_index else self.extra:
             words += ["--extra-index-url", url]
         for place in self.find_links:
-            words += ["--find-links", place]
+            # pip passes over a folder that is not there; uv stops.
+            if "://" in place or os.path.exists(place):
+                words += ["--find-links", place]
         for host in self.trusted:
             words += ["--allow-insecure-host", host]
         return words

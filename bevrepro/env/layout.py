@@ -63,9 +63,9 @@ def resolve(prefix: Path | None, target: str) -> Layout:
     # normpath would follow `..` past a link differently from the kernel: resolve the parent instead.
     wanted = (prefix.expanduser() if prefix else data_dir() / "envs" / target).absolute()
     place = Path(os.path.realpath(wanted.parent)) / wanted.name
-    builds = place.with_name(place.name + ".builds")
     if not place.name or place.name == "..":
         raise ConfigError(f"{wanted} is no name for an environment", do="Name a new folder in it.")
+    builds = place.with_name(place.name + ".builds")
     if not os.path.lexists(place):
         return Layout(place, builds, None)
     return Layout(place, builds, _our_link(place, builds))

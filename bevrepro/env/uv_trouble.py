@@ -66,13 +66,13 @@ CAUSES = (
         MIRROR,
     ),
     Cause(
-        rf"{NAME} was yanked|Because only yanked.* {NAME}",
+        rf"{NAME} was yanked",
         "{name} was withdrawn by its makers, and the index does not give it out any more",
         "Asked: {where}",
         "An index that still has it serves as well. " + MIRROR,
     ),
     Cause(
-        rf"there (?:is|are) no versions? of {NAME}|Because {NAME} was not found",
+        rf"(?:no versions? of |Because ){NAME} (?:and|was not found)",
         "{name} is not to be had from where packages are looked for here",
         "It was locked, so it existed: the mirror is incomplete, or it was removed. Asked: {where}",
         MIRROR,

@@ -53,11 +53,18 @@ def install_locked(job: Job) -> None:
         install(job, requirement + "\n", 1, [], also=torch_url)
 
 
-def install(job: Job, lines: str, count: int, options: list[str], also: str | None = None) -> None:
+def install(
+    job: Job,
+    lines: str,
+    count: int,
+    options: list[str],
+    also: str | None = None,
+    only_from: Index | None = None,
+) -> None:
     """uv pip install of these requirements; `also` is one more index, asked where the others lack one."""
     if not lines:
         return
-    status, text, index = _try(job, lines, count, options, job.plan.index)
+    status, text, index = _try(job, lines, count, options, only_from or job.plan.index)
     if status and also and not index.no_index and re.search(ABSENT, text):
         more = Index(**{**vars(index), "extra": (*index.extra, also)})
         status, text, index = _try(job, lines, count, options, more)
