@@ -12,6 +12,7 @@ import pytest
 from bevrepro.core.errors import ConfigError, DiskError
 from bevrepro.env import patch_tree, patching, patchset
 from tests.env.patch_sets import BEFORE, contents, make_set, make_tree
+from tests.probe.unprivileged import as_nobody
 
 ALL = ("0001-gate.patch", "0002-names.patch", "0003-end.patch")
 
@@ -351,3 +352,19 @@ def test_prefixes_with_spaces_and_other_letters(given, tmp_path):
     found, _ = given
     tree = make_tree(tmp_path / "mein Bäume 树")
     assert patching.apply(found, tree).patches == ALL
+
+
+def test_a_folder_that_may_not_be_written_is_refused(given):
+    found, tree = given
+    (tree / "pkg").chmod(0o555)
+    for folder in (tree, *tree.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    before = contents(tree)
+
+    def said():
+        with pytest.raises(DiskError) as error:
+            patching.apply(found, tree)
+        return error.value.seen
+
+    assert as_nobody(said).endswith("pkg cannot be written")
+    assert contents(tree) == before
