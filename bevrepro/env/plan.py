@@ -22,7 +22,11 @@ from bevrepro.env.target import Target
 from bevrepro.env.tree import sha256_of
 
 BUILDER = 1  # goes up when the same inputs make another environment
-NO_INPUT = ("evidence", "title", "source", "checked", "gave_way", "path", "disk_gib", "selftest")
+# What a target says of itself, and what is in its locks and its interpreter already.
+NO_INPUT = (
+    "name", "title", "source", "checked", "evidence", "gave_way", "path", "disk_gib", "selftest", "hardware",
+    "platforms", "python", "requirements", "groups", "lock",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
