@@ -1,7 +1,6 @@
 """`bevrepro doctor --from-log`: what broke, for a terminal or as JSON."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +18,9 @@ WIDEST_QUOTE = 160
 
 def explain_log(path: str, as_json: bool, machine: "Machine") -> int:
     """Print what the log (a file, or - for standard input) says broke. 1 where something did, else 0."""
-    from bevrepro.doctor.logs.explain import explain_file, explain_stream
+    from bevrepro.doctor.logs.explain import explain_file, explain_piped
 
-    if path == "-":
-        found = explain_stream(sys.stdin.buffer, machine)
-    else:
-        found = explain_file(Path(path), machine)
+    found = explain_piped(machine) if path == "-" else explain_file(Path(path), machine)
     if as_json:
         _print_json(path, found)
     else:

@@ -1,7 +1,10 @@
 """Logs as they come: encodings, junk, huge ones, and files that cannot be read."""
 
+import bz2
+import gzip
 import io
-import time
+import lzma
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,17 +78,67 @@ def test_cleaning(line, message):
     assert clean(line) == message
 
 
-def test_24_mb_take_at_most_two_seconds():
-    line = b"2022-08-30 20:01:19,004 - mmdet - INFO - Epoch [1][%d/3517]\tlr: 1.2e-4, loss: %d.5, time: 1\n"
-    data = b"".join(line % (i % 3517, i) for i in range(290_000))[:24_000_000] + TEXT.encode()
-    start = time.process_time()
-    assert told(data)[0][0] == "GPU-OOM"
-    assert time.process_time() - start <= 2
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:])]
+)
+def test_gzip_is_read_as_it_is(pack):
+    assert told(pack(TEXT.encode())) == [("GPU-OOM", (2,))]
+    assert told(pack(TEXT.encode("utf-16"))) == [("GPU-OOM", (2,))]
+    assert told(pack(TEXT.encode()) + b"\0\0garbage") == [("GPU-OOM", (2,))]
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (lzma.compress(b"x"), "packed with xz"),
+        (bz2.compress(b"x"), "packed with bzip2"),
+        (b"PK\x03\x04rest", "packed with zip"),
+        (b"\x28\xb5\x2f\xfdrest", "packed with zstd"),
+        (gzip.compress(TEXT.encode())[:-9], "cut off"),
+        (b"\x1f\x8b\x08garbage", "damaged"),
+    ],
+)
+def test_what_is_packed_otherwise_is_said_with_a_command(tmp_path, data, words):
+    log = tmp_path / "a b.log"
+    log.write_bytes(data)
+    with pytest.raises(DataError, match=words) as caught:
+        explain_file(log, Machine())
+    assert f"'{log}' | bevrepro doctor --from-log -" in caught.value.do
+
+
+def test_a_bomb_is_unpacked_bit_by_bit():
+    bomb = gzip.compress(b"x" * 20_000_000)
+    assert all(sum(map(len, block.lines)) < 3_000_000 for block in blocks(io.BytesIO(bomb)))
+
+
+def test_half_a_character_at_the_end_is_no_harm():
+    assert told(TEXT.encode("utf-16") + b"x") == [("GPU-OOM", (2,))]
+
+
+def test_a_failure_inside_a_line_of_megabytes_is_found():
+    assert told(b"word " * 300_000 + TEXT.encode()[6:] + b"word " * 300_000) == [("GPU-OOM", (1,))]
+
+
+def test_colours_and_backspaces_do_not_hide_a_failure():
+    text = TEXT.replace("CUDA", "\x1b[31mCU\x1b[0mDA").replace("memory", "memm\x08ory")
+    assert told(text.encode()) == [("GPU-OOM", (2,))]
+
+
+def test_a_closed_or_broken_standard_input_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="standard input is closed"):
+        explain_log("-", False, Machine())
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Broken()))
+    with pytest.raises(DataError, match="standard input: Input/output error"):
+        explain_log("-", False, Machine())
 
 
 def test_files_that_cannot_be_read_are_data_errors(tmp_path):
-    locked = tmp_path / "locked.log"
-    locked.write_text("x")
     for path in (tmp_path, tmp_path / "absent.log"):
         with pytest.raises(DataError, match="could not read the log"):
             explain_file(path, Machine())

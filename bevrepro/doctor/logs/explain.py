@@ -1,5 +1,6 @@
 """What a log says broke: the root first, each with cause and fix, and whether this host would do it again."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,16 @@ def explain_file(path: Path, machine: Machine) -> tuple[Explanation, ...]:
             return explain_stream(stream, machine)
     except OSError as error:
         raise DataError(f"could not read the log {path}: {error.strerror}", do=REMEDY) from error
+
+
+def explain_piped(machine: Machine) -> tuple[Explanation, ...]:
+    """The same for standard input; DataError when it is closed or cannot be read."""
+    if sys.stdin is None:
+        raise DataError("standard input is closed", do=REMEDY)
+    try:
+        return explain_stream(sys.stdin.buffer, machine)
+    except OSError as error:
+        raise DataError(f"could not read standard input: {error.strerror}", do=REMEDY) from error
 
 
 def _explanation(ranked: Ranked, here: _Here) -> Explanation:

@@ -34,9 +34,11 @@ _QUOTED = re.compile(
 _QUOTING = re.compile(
     r"\b[Ii]f you (?:see|get|encounter|run into|hit)\b|如果(?:出现|遇到|报)|\b[ef]?grep |\bPASSED\b"
 )
+# Of no width, and the directions of writing.
+INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u00ad"
 _MAP = {ord(old): new for new, group in (
     ("'", "‘’‚‛`´＇"), ('"', "“”„＂«»"), (":", "："), (",", "，"), ("(", "（"), (")", "）"), ("[", "【"),
-    ("]", "】"), (";", "；"), ("!", "！"), ("", "\u200b\u200c\u200d\ufeff\u00ad"), ("-", "–—‐‑"),
+    ("]", "】"), (";", "；"), ("!", "！"), ("", INVISIBLE), ("-", "–—‐‑"),
     (" ", "\u00a0\u3000\u2028\u2029❱•●·"),
 ) for old in group}  # fmt: skip
 _MAP |= dict.fromkeys((*range(32), *range(127, 160), *range(9472, 9632), *range(10240, 10496)), " ")

@@ -4,7 +4,9 @@ Memory stays bounded: blocks of about a megabyte, and a line longer than `LONGES
 """
 
 import codecs
+import os
 import re
+import shlex
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -47,31 +49,35 @@ def blocks(stream: BinaryIO) -> Iterator[Block]:
 
 def _unpacked(stream: BinaryIO) -> Iterator[bytes]:
     first = stream.read(BLOCK_B)
-    rest = iter(lambda: stream.read(BLOCK_B), b"")
-    for magic, (name, program) in PACKED.items():
+    name = getattr(stream, "name", "")
+    path = shlex.quote(name) if isinstance(name, str) and os.path.exists(name) else "FILE"
+    for magic, (form, program) in PACKED.items():
         if first.startswith(magic):
             raise DataError(
-                f"the log is packed with {name}",
+                f"the log is packed with {form}",
                 "Text and gzip are read as they are, nothing else.",
-                f"{program} FILE | bevrepro doctor --from-log -",
+                f"{program} {path} | bevrepro doctor --from-log -",
             )
-    pieces = chain((first,), rest)
-    return _gunzipped(pieces) if first.startswith(GZIP) else pieces
+    pieces = chain((first,), iter(lambda: stream.read(BLOCK_B), b""))
+    return _gunzipped(pieces, path) if first.startswith(GZIP) else pieces
 
 
-def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """A megabyte at a time, however small it was packed; a log still being written may lack its end."""
+def _gunzipped(pieces: Iterable[bytes], path: str) -> Iterator[bytes]:
+    """A megabyte at a time, however small it was packed."""
     unpack = zlib.decompressobj(wbits=31)
+    do = f"gzip -dc {path} | bevrepro doctor --from-log -"  # it gives what it can
     try:
         for data in pieces:
-            while data:
+            while data and not (unpack.eof and not data.startswith(GZIP)):  # gzip, too, ignores what follows
+                if unpack.eof:  # several packed files one after another are one
+                    unpack = zlib.decompressobj(wbits=31)
                 if plain := unpack.decompress(data, BLOCK_B):
                     yield plain
-                data = unpack.unconsumed_tail
-                if unpack.eof:  # several packed files one after another are one
-                    data, unpack = unpack.unused_data.lstrip(b"\x00"), zlib.decompressobj(wbits=31)
+                data = unpack.unused_data if unpack.eof else unpack.unconsumed_tail
     except zlib.error as error:
-        raise DataError(f"the log is a damaged gzip file: {error}", do="gzip -t FILE") from error
+        raise DataError("the log is a damaged gzip file", f"It was read up to there: {error}.", do) from error
+    if not unpack.eof:
+        raise DataError("the log is a gzip file that is cut off", "Its last lines are missing.", do)
 
 
 def _as_utf8(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -20,11 +20,14 @@ MANY_WORDS = 500  # of a block: the log is noisy there
 PREFIX_WORDS = 4  # "[rank0]: mmdet - ERROR -": as many may stand before the rest of a word that was cut
 NUMBERS_MATTER = frozenset(b"mase maoe mave map nds scene_num scene trailer construction_vehicle".split())
 LINE_END = b"\x00"  # a word of its own; logs lose theirs when they are read
-_HEX = b"abcdef"  # left out where lines are compared: addresses and digests differ from line to line
+_HEX = (
+    b"0123456789abcdef"  # left out where lines are compared: addresses and digests differ from line to line
+)
 _LETTERS = bytes(
     code if code in (10, 95) or (code < 128 and chr(code).isalpha()) else 32 for code in range(256)
 )
 _LETTERS_AND_FOREIGN = _LETTERS[:128] + bytes(range(128, 256))
+_CONTROLS = bytes({*range(32)} - set(b"\t\n\r\x1b\x08"))  # hardly any in a text of whatever encoding
 _ASCII = bytes(code for code in range(128) if code != 10)
 
 
@@ -56,7 +59,7 @@ class Sieve:
         keys = list(map(hash, lower.translate(_LETTERS_AND_FOREIGN, _HEX).split(b"\n")))
         new = [index for index, key in enumerate(keys) if key and key not in self._seen]  # 0: an empty line
         letters = lower.translate(_LETTERS).split(b"\n") if new else []
-        foreign = None if lower.isascii() else _Foreign(lower)
+        foreign = None if lower.isascii() or _is_binary(lower) else _Foreign(lower)
         every = b" \x00 ".join([b"", *[letters[index] for index in new], b""]).split()
         kept = list(filter(self._quiet.kept.__contains__, every))
         many = len(kept) - len(new) + (foreign.count(self._quiet) if foreign else 0)
@@ -157,6 +160,10 @@ def words_in(lines: Sequence[bytes]) -> frozenset[str] | None:
         if len(line) >= FULL_LINE and (last := line.rsplit(None, 1)[-1:]):
             words.update(last[0] + rest for rest in after.split(None, PREFIX_WORDS)[:PREFIX_WORDS])
     return frozenset(words)
+
+
+def _is_binary(text: bytes) -> bool:
+    return len(text.translate(None, _CONTROLS)) < len(text) * 0.95
 
 
 def _is_utf8(text: bytes) -> bool:
