@@ -61,5 +61,6 @@ def _by_apt(part: Part, urls: list[str], target: Path) -> bool:
         if done.ok and beside.is_file() and sha256_of(beside) == part.sha256:
             beside.replace(target)
             return True
-        beside.unlink(missing_ok=True)
+        for left in (beside, beside.with_name(beside.name + ".FAILED")):
+            left.unlink(missing_ok=True)
     return False

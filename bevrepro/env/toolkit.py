@@ -279,6 +279,7 @@ def _compiler_tree(own: CompilerRecipe, sources: Sources, cache: Path, on_event:
 
 def _link(recipe: Recipe, tree: Path, into: Path, compiler: HostCompiler | Path | None) -> Toolkit:
     into.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(into)
     new = Path(tempfile.mkdtemp(prefix=f".{into.name}.new-", dir=into.parent))
     try:
         _mirror(tree, new)
@@ -300,6 +301,13 @@ def _link(recipe: Recipe, tree: Path, into: Path, compiler: HostCompiler | Path 
         into / HOST / "bin" / "g++" if compiler is not None else None,
         receipt["source"],
     )
+
+
+def _sweep(into: Path) -> None:
+    """What a killed command left beside: the lock of the cache is held, so nobody is at it."""
+    for left in into.parent.iterdir():
+        if left.name.startswith((f".{into.name}.new-", f".{into.name}.old-")):
+            shutil.rmtree(left)
 
 
 def _mirror(tree: Path, new: Path) -> None:

@@ -239,9 +239,11 @@ def test_a_stop_at_any_stage_leaves_nothing_half_made_and_a_rerun_finishes(
 
 
 def test_what_a_killed_command_left_is_swept(shop, tmp_path):
-    (tmp_path / "cache/cuda/trees/.new-abc/tree/bin").mkdir(parents=True)
+    left = [tmp_path / "cache/cuda/trees/.new-abc", tmp_path / ".cuda.new-abc", tmp_path / ".cuda.old-1"]
+    for folder in left:
+        (folder / "tree/bin").mkdir(parents=True)
     shop.make(tmp_path / "cuda")
-    assert not (tmp_path / "cache/cuda/trees/.new-abc").exists()
+    assert not any(folder.exists() for folder in left)
 
 
 def test_a_full_disk_is_said_before_the_download(shop, tmp_path, monkeypatch):
