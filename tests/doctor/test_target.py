@@ -84,7 +84,7 @@ def test_the_driver_is_compared_with_the_targets_cuda(name, driver, old):
         ("cpu", "glibc", "2.28", set()),
         ("a100", "glibc", "2.27", set()),
         ("a100", "musl", None, {"target-libc:fail"}),
-        ("cpu-openmmlab", "musl", None, {"target-libc:warn"}),  # its facts are unverified
+        ("cpu-openmmlab", "glibc", "2.16", {"target-libc:fail"}),
     ],
 )
 def test_the_c_library_is_judged_for_the_target(name, libc, version, said):
