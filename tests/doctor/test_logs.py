@@ -139,6 +139,7 @@ def test_rows_refer_to_each_other_and_to_checks_that_exist():
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.id)
 def test_a_row_has_words_patterns_and_a_way_out(failure):
     assert all(word == word.lower() and not any(c.isdigit() for c in word) for word in failure.words)
+    assert all(word.isascii() or not any(c.isascii() for c in word) for word in failure.words)
     for matcher in failure.matchers:
         assert matcher.any or matcher.all
         assert all(compiled(each) for each in (*matcher.any, *matcher.all, *matcher.none))

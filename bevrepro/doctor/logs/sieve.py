@@ -20,9 +20,8 @@ MANY_WORDS = 500  # of a block: the log is noisy there
 PREFIX_WORDS = 4  # "[rank0]: mmdet - ERROR -": as many may stand before the rest of a word that was cut
 NUMBERS_MATTER = frozenset(b"mase maoe mave map nds scene_num scene trailer construction_vehicle".split())
 LINE_END = b"\x00"  # a word of its own; logs lose theirs when they are read
-_HEX = (
-    b"0123456789abcdef"  # left out where lines are compared: addresses and digests differ from line to line
-)
+# Left out where lines are compared: numbers, addresses and digests differ from line to line.
+_HEX = b"0123456789abcdef"
 _LETTERS = bytes(
     code if code in (10, 95) or (code < 128 and chr(code).isalpha()) else 32 for code in range(256)
 )
