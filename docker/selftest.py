@@ -6,6 +6,7 @@ Run by bevrepro's own Python: python selftest.py PREFIX
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bevrepro.core.errors import UserError
 from bevrepro.env import selftest, target
@@ -15,8 +16,9 @@ from bevrepro.env.receipt import read_receipt
 def main(prefix: str) -> int:
     receipt = read_receipt(Path(prefix))
     checks = target.load(receipt.target).selftest
-    python = Path(prefix) / "bin/python"
-    results = selftest.run(python, checks, {**os.environ, **receipt.environment})
+    with TemporaryDirectory() as folder:  # matplotlib's list of fonts, which holds times, goes away with it
+        variables = {**os.environ, **receipt.environment, "HOME": folder, "TMPDIR": folder}
+        results = selftest.run(Path(prefix) / "bin/python", checks, variables)
     for each in results:
         print(f"self-test, {each.name}: {'ok' if each.ok else 'FAILED'}, {each.said}")
     try:
