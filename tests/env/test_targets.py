@@ -7,8 +7,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from bevrepro.core.errors import ConfigError
-from bevrepro.core.paths import envs_dir
-from bevrepro.env import evidence, target
+from bevrepro.core.paths import envs_dir, patches_dir
+from bevrepro.env import evidence, selftest, target
 
 NAMED_IN_ISSUE_5 = {
     "cpu", "cpu-openmmlab", "a100", "a100-torch2", "h800", "h800-torch2", "rtx30", "rtx40", "rtx50-torch2",
@@ -36,6 +36,21 @@ def test_one_package_owns_cv2_and_torch_is_pinned(name):
     names = [Requirement(each).name for each in found.requirements]
     assert [each for each in names if each.startswith("opencv")] == ["opencv-python-headless"]
     assert "==" in found.torch_requirement
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_target_names_is_there(name):
+    found = target.load(name)
+    assert found.selftest and set(found.selftest) <= set(selftest.NAMES)
+    assert all((patches_dir() / each / "series.toml").is_file() for each in found.patches)
+    # A patch set of another version would be refused at the end of an hour's compiling.
+    pinned = {f"{each.name}-{next(iter(each.specifier)).version}" for each in pins(found)}
+    assert set(found.patches) <= pinned
+
+
+def pins(found):
+    wanted = [Requirement(each) for each in found.requirements]
+    return [each for each in wanted if str(each.specifier).startswith("==")]
 
 
 @pytest.mark.parametrize("name", [each for each in ALL if target.load(each).cuda])
