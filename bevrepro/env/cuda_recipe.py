@@ -75,11 +75,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class CompilerRecipe:
-    """A gcc that can be unpacked without root; `major` is its version as nvcc counts them."""
+    """A gcc that can be unpacked without root; `major` is its version as nvcc counts them.
+
+    `glibc` is the oldest that its programs run with.
+    """
 
     name: str
     major: int
     triplet: str
+    glibc: str
     parts: tuple[Part, ...]
     source: str
     checked: str
@@ -109,9 +113,8 @@ def load_compiler(name: str) -> CompilerRecipe:
     table = _table(path)
     try:
         parts = tuple(_part("deb", row) for row in table["package"])
-        return CompilerRecipe(
-            table["name"], table["major"], table["triplet"], parts, table["source"], table["checked"]
-        )
+        words = {key: table[key] for key in ("name", "major", "triplet", "glibc", "source", "checked")}
+        return CompilerRecipe(**words, parts=parts)
     except (KeyError, TypeError, ValueError) as error:
         raise _bad(path, error) from error
 

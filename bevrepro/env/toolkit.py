@@ -261,7 +261,12 @@ def _compiler(recipe: Recipe, sources: Sources, cache: Path, on_event: OnEvent) 
             if (receipt_of(tree) or {}).get("version") == own.name and toolkit_tree.is_whole(tree):
                 return tree
     try:
-        return _compiler_tree(own, sources, cache, on_event)
+        tree = _compiler_tree(own, sources, cache, on_event)
+        if host_compiler.version_of(tree / "bin" / "g++") == own.major:
+            return tree
+        text = f"the fetched gcc {own.major} does not run here: it needs glibc {own.glibc} or newer"
+        on_event({"event": "note", "text": f"{text}; install g++-{recipe.newest_gcc} or an older one."})
+        return None
     except NotFetched as error:
         lines = "\n".join(f"- {line}" for line in error.tried)
         text = f"gcc {own.major} could not be fetched either, and without one nothing compiles:\n{lines}"

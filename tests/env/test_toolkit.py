@@ -22,6 +22,7 @@ TREE = {
     "nvvm/libdevice/libdevice.10.bc": b"BC", "include/cuda_runtime.h": b"", "include/crt/host_config.h": b"",
 }  # fmt: skip
 HEADERS = {"nvidia/cublas/include/cublas_v2.h": b"int cublas;", "nvidia/cublas/lib/libcublas.so": b"\x7fELF"}
+GXX = b"#!/bin/sh\necho '#define __GNUC__ 11'\n"
 FIXED = (Path("/usr/bin/gcc-11"), Path("/usr/bin/g++-11"), 11)
 
 
@@ -51,7 +52,7 @@ class Shop:
                          [["nvidia/cublas/include", "include"], ["nvidia/cublas/lib", "lib64"]])  # fmt: skip
         page = f'<a href="../../{wheel["path"]}#sha256={wheel["sha256"]}">x</a>'
         self.mirror.add("simple/cublas/", page.encode())
-        self.put("gcc.package", "gcc", "pool/gcc_11.deb", self.pack.deb({"./usr/bin/g++-11": b"#!/bin/sh\n"}),
+        self.put("gcc.package", "gcc", "pool/gcc_11.deb", self.pack.deb({"./usr/bin/t-g++-11": GXX}),
                  [["usr/bin", "usr/bin"]])  # fmt: skip
         self.say_manifest()
 
@@ -78,7 +79,7 @@ checked = "x"\nsources = ["redist", "deb"]\n[host]\nnewest_gcc = 11\ncompiler = 
         rows = [toml_row(kind, row) for kind, row in self.rows.items() if kind != "gcc.package"]
         text = head + redist + '[deb]\nwheels = ["cublas"]\n' + "".join(rows)
         (self.folder / "cuda/1.0.toml").write_text(text)
-        compiler = 'name = "gcc"\nmajor = 11\ntriplet = "t"\nsource = "x"\nchecked = "x"\n'
+        compiler = 'name = "gcc"\nmajor = 11\ntriplet = "t"\nglibc = "2.34"\nsource = "x"\nchecked = "x"\n'
         compiler += toml_row("package", self.rows["gcc.package"])
         (self.folder / "cuda/compilers/gcc.toml").write_text(compiler)
 
@@ -300,6 +301,14 @@ def test_a_compiler_is_fetched_where_the_machine_has_none(shop, tmp_path, monkey
     assert made.environment["CXX"] == str(made.home / "host/bin/g++")
     asked = len(shop.mirror.asked)
     assert shop.make(tmp_path / "other").host_compiler and len(shop.mirror.asked) == asked
+
+
+def test_a_fetched_compiler_that_does_not_run_here_is_not_used(shop, tmp_path, monkeypatch):
+    content = shop.pack.deb({"./usr/bin/t-g++-11": b"#!/bin/sh\nexit 127\n"})
+    shop.put("gcc.package", "gcc", "pool/gcc_11.deb", content, [["usr/bin", "usr/bin"]])
+    monkeypatch.setattr(host_compiler, "found", lambda newest: (None, "none"))
+    assert shop.make(tmp_path / "cuda").host_compiler is None
+    assert "does not run here: it needs glibc 2.34 or newer" in shop.said()
 
 
 def test_a_compiler_that_cannot_be_had_is_said_and_looked_for_again(shop, tmp_path, monkeypatch):
