@@ -15,12 +15,14 @@ from typing import Any
 from bevrepro import __version__
 from bevrepro.core.errors import DiskError, UserError
 from bevrepro.core.paths import atomic_write_text
-from bevrepro.env import layout, patchset, selftest, steps, toolkit, wheels
-from bevrepro.env.digest import digest_at
+from bevrepro.env import layout, patching, patchset, selftest, steps, toolkit, wheels
+from bevrepro.env.digest import digest_of
 from bevrepro.env.job import Job, OnEvent, end_orphans
 from bevrepro.env.layout import CUDA, LOG, STEPS
 from bevrepro.env.plan import Plan, Step, choose_build
 from bevrepro.env.receipt import Receipt, read_receipt, write_receipt
+from bevrepro.env.slips import find_slips, records_in
+from bevrepro.env.tree import hash_tree
 
 GIB = 2**30
 
@@ -166,6 +168,7 @@ def _receipt(job: Job, done: list[dict[str, Any]]) -> Receipt:
     plan, target = job.plan, job.plan.target
     for each in (plan.build / STEPS).glob("*.started"):
         each.unlink()
+    entries = hash_tree(plan.build)
     made = toolkit.read_toolkit(plan.build / CUDA) if target.cuda else None
     tests = [selftest.Result(**row) for row in job.said.get("selftest", ())]
     return Receipt(
@@ -176,7 +179,7 @@ def _receipt(job: Job, done: list[dict[str, Any]]) -> Receipt:
         path=str(plan.build),
         python={key: value for key, value in asdict(plan.interpreter).items() if key != "implementation"},
         inputs_digest=plan.inputs_digest,
-        digest=digest_at(plan.build),
+        digest=digest_of(entries),
         locks=plan.locks.digests(),
         packages=wheels.installed_packages(steps.site_packages(job)),
         built=tuple(pin.name for pin in plan.sdists),
@@ -190,8 +193,16 @@ def _receipt(job: Job, done: list[dict[str, Any]]) -> Receipt:
         built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         bevrepro=__version__,
         evidence=target.level,
+        slips=find_slips(entries, records_in(plan.build), _patched(job)),
         notes=tuple(job.notes),
     )
+
+
+def _patched(job: Job) -> set[str]:
+    """Installed files that the plan's patches change, relative to the environment."""
+    site = steps.site_packages(job).relative_to(job.plan.build)
+    sets = [each for each in job.plan.patches if each.stage == "installed"]
+    return {f"{site}/{path}" for each in sets for path in patching.patched_files(each)}
 
 
 def _trash(folder: Path) -> None:

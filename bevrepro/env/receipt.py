@@ -38,6 +38,9 @@ class Receipt:
     built_at: str
     bevrepro: str
     evidence: str | None
+    slips: Mapping[str, str] = field(
+        default_factory=dict
+    )  # files unlike their RECORD from the start (slips.py)
     notes: tuple[str, ...] = ()  # what the user should know: a package without a hash
     schema: int = field(default=SCHEMA)
 

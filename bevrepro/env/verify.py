@@ -43,9 +43,10 @@ MEANING = {
     "odd": ("are neither files nor links", "No package installs such."),
     "patched": ("are patched", "As the target wants it."),
     "patch-edited": ("are not what their patch makes of them", "Somebody edited them after the patch."),
+    "slip": ("differ from RECORD since they were installed", "Their makers' slip, or two packages' file."),
     "unpatched": ("lack their patch", "The patch was reverted."),
 }
-HARMLESS = ("patched",)
+HARMLESS = ("patched", "slip")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,13 @@ def _files(
     }
     compiled = (path for path, entry in entries.items() if entry.compiled)
     return Files(
-        entries, records, sites, read_headers(root, compiled), patched_files(told, sites), dict(rare)
+        entries,
+        records,
+        sites,
+        read_headers(root, compiled),
+        patched_files(told, sites),
+        dict(rare),
+        dict((told or {}).get("slips") or {}),
     )
 
 

@@ -6,7 +6,7 @@ Pure: everything that was read is an argument.
 import os.path
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bevrepro.env.bytecode import Header, wrong_with
 from bevrepro.env.record_file import Record, Row
@@ -28,7 +28,8 @@ class Patched:
 class FileSeen:
     """One file that is not as its RECORD says. `owner` is the dist-info folder's name, or empty.
 
-    `kind`: edited, gone, unreadable, extra, bytecode, clash, link, odd, patched, patch-edited, unpatched.
+    `kind`: edited, gone, unreadable, extra, bytecode, clash, slip, link, odd, patched,
+    patch-edited, unpatched.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Files:
     headers: Mapping[str, Header | None]
     patched: Mapping[str, Patched]
     other: Mapping[tuple[str, str], str | None]  # (path, algorithm)
+    slips: Mapping[str, str] = field(default_factory=dict)  # unlike their RECORD since the build: sha256
 
 
 def judge_files(files: Files) -> tuple[FileSeen, ...]:
@@ -82,6 +84,8 @@ def _owned(path: str, claims: list[tuple[Record, Row]], files: Files) -> Iterato
         yield FileSeen("unreadable", path, owner, "it cannot be read")
     elif path in files.patched:
         yield _patched(path, entry, hashed, files)
+    elif files.slips.get(path) == entry.sha256:
+        yield FileSeen("slip", path, owner, "its makers' RECORD names another hash")
     else:
         yield from _compared(path, entry, hashed, files)
 

@@ -8,6 +8,7 @@ from bevrepro.core.errors import ConfigError
 from bevrepro.env.index import Index, uv
 from bevrepro.env.job import Job
 from bevrepro.env.lockfile import Pin
+from bevrepro.env.slips import records_in, winners
 from bevrepro.env.uv_trouble import ABSENT, explain
 
 INSTALLED = re.compile(r" \+ (\S+)==")
@@ -51,6 +52,12 @@ def install_locked(job: Job) -> None:
         here = f"Python {plan.interpreter.minor} on {plan.interpreter.platform}"
         job.note(f"{requirement} was installed without a hash: none is known for {here}.")
         install(job, requirement + "\n", 1, [], also=torch_url)
+    # uv installs several at once: of two packages with one file, either could come last.
+    for name in winners(records_in(plan.build)):
+        pin = plan.locks.pins.get(name)
+        if pin is not None:
+            again = ["--require-hashes", "--reinstall"]
+            install(job, requirement_lines([pin]), 1, again, also=torch_url)
 
 
 def install(
