@@ -38,12 +38,15 @@ class Packed:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds and for whom. `files` are sorted by path; `digest` is of all the rest."""
+    """What a bundle holds and for whom. `files` are sorted by path; `inputs` is the digest of the
+    environment that is built from it (plan.inputs_digest); `digest` is of all the rest.
+    """
 
     target: str
     python: str
     platform: str
     cuda: str | None
+    inputs: str
     bevrepro: str
     files: tuple[Packed, ...]
     schema: int = SCHEMA

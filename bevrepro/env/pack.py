@@ -30,11 +30,12 @@ from bevrepro.env.fetch import Event, OnEvent, silent
 from bevrepro.env.index import Index
 from bevrepro.env.interpreter import Interpreter
 from bevrepro.env.pack_cuda import recipe_files
-from bevrepro.env.plan import Locks, read_locks
+from bevrepro.env.plan import Locks, inputs_digest, read_locks
 from bevrepro.env.target import Target
 from bevrepro.env.tree import sha256_of
 
 PACKAGES, CUDA = "packages", "cuda"
+LOCKED = ("locks/", "patches/")
 PYTHON = re.compile(r"3\.\d+\.\d+\w*")
 ROOM_B = 64 << 20  # kept free beside what is written
 
@@ -97,6 +98,7 @@ def pack(
         python=python.version,
         platform=python.platform,
         cuda=target.cuda.version if target.cuda and cuda else None,
+        inputs=_inputs(target, python),
         bevrepro=__version__,
         files=tuple(_packed(path, files[path]) for path in sorted(files)),
     )
@@ -187,33 +189,42 @@ def check(manifest: Manifest, target: Target) -> None:
             do=f"bevrepro env build --target {manifest.target} --offline FILE",
         )
     by_path = {each.path: each for each in manifest.files}
-    _check_shipped(manifest, by_path, target)
     if not PYTHON.fullmatch(str(manifest.python)):
         raise _refused(f"it is for Python {manifest.python!r}")
     python = Interpreter("", manifest.python, "CPython", manifest.platform, "")
+    _check_shipped(manifest, by_path, target)
+    if manifest.inputs != _inputs(target, python):
+        raise _of_another(manifest, f"targets/{target.name}.toml")
     locks, unhashed = read_locks(target, python)
     _check_packages(by_path, locks, unhashed)
     _check_cuda(by_path, target)
-    known = ("targets/", "locks/", "patches/", f"{PACKAGES}/", f"{CUDA}/")
+    known = (f"targets/{target.name}.toml", *LOCKED, f"{PACKAGES}/", f"{CUDA}/")
     strange = [path for path in by_path if not path.startswith(known) or path.count("/") > 2]
     if strange:
         raise _refused(f"it holds {strange[0]}, which no pack does")
 
 
 def _check_shipped(manifest: Manifest, by_path: Mapping[str, Packed], target: Target) -> None:
-    wanted = {path: sha256_of(file) for path, file in shipped(target).items()}
-    there = {
-        path: each.sha256
-        for path, each in by_path.items()
-        if path.startswith(("targets/", "locks/", "patches/"))
-    }
+    """Locks and patches byte for byte; what a target merely says of itself may have changed."""
+    wanted = {path: sha256_of(file) for path, file in shipped(target).items() if path.startswith(LOCKED)}
+    there = {path: each.sha256 for path, each in by_path.items() if path.startswith(LOCKED)}
     differ = sorted(path for path in {*wanted, *there} if wanted.get(path) != there.get(path))
     if differ:
-        raise ConfigError(
-            f"the pack was made from another {differ[0]} than this bevrepro has",
-            f"It is of bevrepro {manifest.bevrepro}, this is {__version__}: they would build differently.",
-            f"Make it again with this bevrepro: bevrepro env pack --target {target.name} FILE",
-        )
+        raise _of_another(manifest, differ[0])
+
+
+def _of_another(manifest: Manifest, path: str) -> ConfigError:
+    return ConfigError(
+        f"the pack was made from another {path} than this bevrepro has",
+        f"It is of bevrepro {manifest.bevrepro}, this is {__version__}: they would build differently.",
+        f"Make it again with this bevrepro: bevrepro env pack --target {manifest.target} FILE",
+    )
+
+
+def _inputs(target: Target, python: Interpreter) -> str:
+    locks, _ = read_locks(target, python)
+    patches = tuple(patchset.load(name) for name in target.patches)
+    return inputs_digest(target, locks, python, patches)
 
 
 def _check_packages(by_path: Mapping[str, Packed], locks: Locks, unhashed: Iterable[str]) -> None:

@@ -102,7 +102,7 @@ def test_a_pack_gives_paths_where_there_is_no_index(small):
         Packed("packages/m-2.0.tar.gz", 9, SOURCE),
         Packed("packages/setuptools-1-py3-none-any.whl", 9, OTHER),
     )
-    manifest = Manifest("small", "3.11.7", "linux-x86_64", None, "0", files)
+    manifest = Manifest("small", "3.11.7", "linux-x86_64", None, "", "0", files)
     exported = export.pylock_of_pack(small, manifest)
     lock = Pylock.from_dict(tomllib.loads(exported.files["pylock.small.toml"]))
     assert [package.name for package in lock.packages] == ["a", "m"]

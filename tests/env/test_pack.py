@@ -85,10 +85,12 @@ def test_a_changed_byte_is_refused_and_leaves_nothing(shop, packed, tmp_path, sp
     assert list((tmp_path / "into").iterdir()) == []
 
 
-def forge(path: Path, files: dict[str, bytes], **changes) -> Path:
+def forge(path: Path, files: dict[str, bytes], inputs: str, **changes) -> Path:
     """A pack whose manifest holds, whatever it says."""
     rows = [Packed(name, len(text), hashlib.sha256(text).hexdigest()) for name, text in sorted(files.items())]
-    told = dict(target="small", python="3.11.7", platform="linux-x86_64", cuda=None, bevrepro="0")
+    told = dict(
+        target="small", python="3.11.7", platform="linux-x86_64", cuda=None, bevrepro="0", inputs=inputs
+    )
     with open(path, "wb") as out:
         write_bundle(
             Manifest(**{**told, "files": tuple(rows), **changes}), lambda name: io.BytesIO(files[name]), out
@@ -115,11 +117,6 @@ WHEEL = "packages/a-1.0-py3-none-any.whl"
         ),
         (lambda files: {key: value for key, value in files.items() if key != WHEEL}, DataError, "lacks a"),
         (lambda files: {**files, "locks/small.txt": b"c==1\n"}, ConfigError, "another locks/small.txt"),
-        (
-            lambda files: {**files, "targets/small.toml": b"x = 1\n"},
-            ConfigError,
-            "another targets/small.toml",
-        ),
         (lambda files: {**files, "patches/x-1/series.toml": b""}, ConfigError, "another patches"),
         (lambda files: {**files, "cuda/nvcc": b"evil"}, DataError, "the target has none"),
         (lambda files: {**files, "other/file": b""}, DataError, "which no pack does"),
@@ -127,7 +124,7 @@ WHEEL = "packages/a-1.0-py3-none-any.whl"
     ],
 )
 def test_a_forged_pack_with_a_whole_manifest_is_refused(shop, packed, tmp_path, edit, error, word):
-    forged = forge(tmp_path / "forged.tar", edit(content(shop, packed, tmp_path)))
+    forged = forge(tmp_path / "forged.tar", edit(content(shop, packed, tmp_path)), packed.manifest.inputs)
     with pytest.raises(error, match=word), pack.unpacked(forged, shop[0], tmp_path):
         pass
 
@@ -138,10 +135,15 @@ def test_a_forged_pack_with_a_whole_manifest_is_refused(shop, packed, tmp_path, 
         ({"target": "a100"}, ConfigError, "of the target a100"),
         ({"python": "../3"}, DataError, "for Python"),
         ({"python": 3}, DataError, "for Python"),
+        ({"inputs": "0" * 64}, ConfigError, "another targets/small.toml"),
     ],
 )
 def test_a_pack_of_something_else_is_refused(shop, packed, tmp_path, changes, error, word):
-    forged = forge(tmp_path / "forged.tar", content(shop, packed, tmp_path), **changes)
+    forged = forge(
+        tmp_path / "forged.tar",
+        content(shop, packed, tmp_path),
+        **{"inputs": packed.manifest.inputs, **changes},
+    )
     with pytest.raises(error, match=word), pack.unpacked(forged, shop[0], tmp_path):
         pass
 
