@@ -163,6 +163,11 @@ def short() -> Iterator[str]:
         yield f"{next(words)} {next(words)}\n"
 
 
+def tiny() -> Iterator[str]:
+    """Dots, one a line, and nothing."""
+    return itertools.cycle([".\n", "\n"])
+
+
 def known_words() -> list[str]:
     """ASCII words by which failures are known."""
     return sorted({word for failure in known_failures() for word in failure.words if word.isascii()})
@@ -265,8 +270,8 @@ def _text(lines: Callable[[], Iterator[str]]) -> Callable[[], bytes]:
 
 
 LINES = (
-    training, distinct, short, alarming, near, sparse, refused, shuffled, ranks, coloured, progress, one_line,
-    megabytes, chinese,
+    training, distinct, short, tiny, alarming, near, sparse, refused, shuffled, ranks, coloured, progress,
+    one_line, megabytes, chinese,
 )  # fmt: skip
 LOGS: dict[str, Callable[[], bytes]] = {each.__name__: _text(each) for each in LINES}
 LOGS |= {"gbk": gbk, "utf16": utf16}

@@ -10,13 +10,14 @@ import shlex
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress, repeat
 from typing import BinaryIO
 
 from bevrepro.core.errors import DataError
 
 BLOCK_B = 1 << 20
 LONGEST_LINE = 2000  # bytes
+MANY_LINES, SHORTEST_LINE = 120_000, 4  # in a block of so many lines, lines of less bytes tell nothing
 GZIP = b"\x1f\x8b\x08"
 PACKED = {
     b"\xfd7zXZ\x00": ("xz", "xz -dc"),
@@ -43,8 +44,8 @@ def blocks(stream: BinaryIO) -> Iterator[Block]:
     """
     number = 1
     for text in _cut_at_lines(_as_utf8(_unpacked(stream))):
-        yield (block := _split(text, number))
-        number = block.numbers[-1] + (1 if text.endswith(b"\n") else 0)
+        yield _split(text, number)
+        number += text.count(b"\n")
 
 
 def _unpacked(stream: BinaryIO) -> Iterator[bytes]:
@@ -118,15 +119,22 @@ def _cut_at_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def _split(text: bytes, number: int) -> Block:
     lines = _plain(text).removesuffix(b"\n").split(b"\n")
-    if b"\r" not in text and max(map(len, lines)) <= LONGEST_LINE:
-        return Block(lines, range(number, number + len(lines)))
-    parts = [
-        (number + offset, part)
-        for offset, line in enumerate(lines)
-        for bar in line.rstrip(b"\r").split(b"\r")
-        for part in _short(bar)
-    ]
-    return Block([part for _, part in parts], [number for number, _ in parts])
+    block = Block(lines, range(number, number + len(lines)))
+    if b"\r" in text:
+        block = _spread(block, [line.rstrip(b"\r").split(b"\r") for line in lines])
+    if len(block.lines) > MANY_LINES:
+        told = [len(line) >= SHORTEST_LINE for line in block.lines]
+        block = Block([*compress(block.lines, told)], [*compress(block.numbers, told)])
+    if max(map(len, block.lines), default=0) > LONGEST_LINE:
+        block = _spread(block, [[*_short(line)] for line in block.lines])
+    return block
+
+
+def _spread(block: Block, parts: list[list[bytes]]) -> Block:
+    """Every line in its parts."""
+    counts = map(len, parts)
+    numbers = chain.from_iterable(map(repeat, block.numbers, counts))
+    return Block([*chain.from_iterable(parts)], [*numbers])
 
 
 def _plain(text: bytes) -> bytes:
