@@ -19,6 +19,12 @@ from packaging.version import InvalidVersion, Version
 from bevrepro.core.errors import ConfigError
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})$")
+# What env/locking.py writes above the pins: digests of what was asked for, and of all that follows.
+HEADER = re.compile(
+    r"# Locked for target (?P<target>\S+) by `bevrepro env lock`; not to be edited\.\n"
+    r"# asked sha256:(?P<asked>[0-9a-f]{64})\n"
+    r"# pins sha256:(?P<pins>[0-9a-f]{64})\n"
+)
 
 
 @dataclass(frozen=True)
@@ -59,20 +65,37 @@ class LockFile:
 
 
 def read_lock(path: Path) -> LockFile:
-    """Every pin of a lock. ConfigError naming the line that is no hashed requirement."""
+    """Every pin of a lock. ConfigError naming the line that is no hashed requirement, or for an edit."""
     try:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"the lock {path} cannot be read: {error}", do="bevrepro env lock makes it again."
         ) from error
-    return parse_lock(text, path)
+    lock = parse_lock(text, path)
+    if edited(text):
+        raise ConfigError(
+            f"the lock {path} was edited by hand: its pins are not those that were locked",
+            "What it would install was resolved by nobody.",
+            f"Undo the edit, or change the target, then: bevrepro env lock {path.name.partition('.')[0]}",
+        )
+    return lock
+
+
+def edited(text: str) -> bool:
+    """Whether what stands below a lock's header is something else than when it was locked."""
+    header = HEADER.match(text)
+    return header is not None and header["pins"] != sha256(text[header.end() :])
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def parse_lock(text: str, path: Path) -> LockFile:
     """The same for a text that lies, or will lie, at `path`."""
     pins = tuple(_pin(words, path, number) for number, words in _logical_lines(text))
-    return LockFile(path, pins, hashlib.sha256(text.encode("utf-8")).hexdigest())
+    return LockFile(path, pins, sha256(text))
 
 
 def _logical_lines(text: str) -> list[tuple[int, str]]:

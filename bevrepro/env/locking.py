@@ -6,7 +6,6 @@ two digests: of what the target asks for, and of the pins below it. So an edit o
 network, and without resolving anything.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,18 +19,13 @@ from packaging.utils import canonicalize_name
 
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import envs_dir
-from bevrepro.env.lockfile import LockFile, parse_lock
+from bevrepro.env.lockfile import HEADER, LockFile, edited, parse_lock, sha256
 from bevrepro.env.target import Target
 from bevrepro.facts import tomllib
 
 KINDS = ("index", "torch", "build")
 SUFFIXES = {"index": ".txt", "torch": ".torch.txt", "build": ".build.txt"}
 NEVER = "sys_platform == 'never'"  # an override with this marker takes a package out
-_HEADER = re.compile(
-    r"# Locked for target (?P<target>\S+) by `bevrepro env lock`; not to be edited\.\n"
-    r"# asked sha256:(?P<asked>[0-9a-f]{64})\n"
-    r"# pins sha256:(?P<pins>[0-9a-f]{64})\n"
-)
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Asked:
     @property
     def digest(self) -> str:
         """sha256 of everything above, in hex."""
-        return _sha256(json.dumps(vars(self), sort_keys=True, default=dict))
+        return sha256(json.dumps(vars(self), sort_keys=True, default=dict))
 
     @property
     def path(self) -> Path:
@@ -172,13 +166,13 @@ def render(asked: Asked, pins: str) -> str:
     return (
         f"# Locked for target {asked.target} by `bevrepro env lock`; not to be edited.\n"
         f"# asked sha256:{asked.digest}\n"
-        f"# pins sha256:{_sha256(body)}\n{body}"
+        f"# pins sha256:{sha256(body)}\n{body}"
     )
 
 
 def body_of(text: str) -> str:
     """A lock's lines without its header; all of it where there is none."""
-    header = _HEADER.match(text)
+    header = HEADER.match(text)
     return text[header.end() :] if header else text
 
 
@@ -204,11 +198,11 @@ def examine(asked: Asked) -> list[Problem]:
         return [Problem(path.name, "missing", f"{path} is not there", again)]
     except (OSError, UnicodeDecodeError) as error:
         return [Problem(path.name, "missing", f"{path} cannot be read: {error}", again)]
-    header = _HEADER.match(text)
+    header = HEADER.match(text)
     if header is None:
         return [Problem(path.name, "edited", f"{path} does not begin as a lock does", again)]
     found: list[Problem] = []
-    if header["pins"] != _sha256(text[header.end() :]):
+    if edited(text):
         seen = f"{path} was edited by hand: its pins are not those that were locked"
         found.append(Problem(path.name, "edited", seen, f"git checkout -- {path}, or {again}"))
     if header["target"] != asked.target or header["asked"] != asked.digest:
@@ -273,7 +267,3 @@ def orphans(targets: tuple[str, ...]) -> list[Problem]:
             seen = f"{path} belongs to no target"
             found.append(Problem(path.name, "orphan", seen, f"git rm {path}"))
     return found
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -109,6 +109,15 @@ def test_an_edited_pin_is_a_finding_and_names_the_way_back(small):
     assert found.kind == "edited" and "edited by hand" in found.seen and "git checkout" in found.do
 
 
+def test_an_edited_lock_is_not_installed_from(small):
+    _, path = small
+    assert read_lock(path).pins[0].name == "numpy"
+    path.write_text(path.read_text().replace("ab" * 32, "ac" * 32))
+    with pytest.raises(ConfigError, match="a100.txt was edited by hand") as caught:
+        read_lock(path)
+    assert caught.value.do.endswith("bevrepro env lock a100")
+
+
 def test_a_header_that_was_torn_off_is_a_finding(small):
     asked, path = small
     path.write_text(LINE)
