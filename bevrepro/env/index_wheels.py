@@ -44,21 +44,23 @@ def addresses(part: Part, indexes: Indexes) -> list[str]:
     """Where the wheel lies, by its index pages. Raises NotFetched with what each said where none has it."""
     found: list[str] = []
     tried: list[str] = []
+    pages: list[str] = []
     for place in indexes.links:
         local = Path(place.removeprefix("file://")) / part.file
-        if local.is_file():
+        if place.startswith(("http://", "https://")):
+            pages.append(place)
+        elif local.is_file():
             found.append(local.absolute().as_uri())
-    for base in indexes.simple:
-        page = base.rstrip("/") + f"/{part.name}/"
+    pages += [base.rstrip("/") + f"/{part.name}/" for base in indexes.simple]
+    for page in pages if not found else ():
         try:
             found += _on_page(page, part, indexes.via)
         except (*NETWORK, OSError, ValueError) as error:
             tried.append(f"{plain(page)}: {reason(error)}")
         else:
-            if not found:
-                tried.append(f"{plain(page)}: it does not list {part.file}")
-        if found:
-            break
+            if found:
+                break
+            tried.append(f"{plain(page)}: it does not list {part.file}")
     if not found:
         raise NotFetched(tried or [f"{part.file}: no package index is set up"])
     return found

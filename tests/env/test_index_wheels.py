@@ -69,6 +69,13 @@ def test_a_folder_of_wheels_comes_first(shop, tmp_path):
     assert addresses(part, Indexes(indexes.simple, (str(tmp_path),)))[0] == (tmp_path / FILE).as_uri()
 
 
+def test_a_page_of_links_is_asked_too(shop, mirror):
+    part, indexes = shop
+    mirror.add("links.html", mirror.files["simple/nvidia-cublas/"].replace(b"../../", b""))
+    found = addresses(part, Indexes((), (f"{mirror.url}/links.html",)))
+    assert found == [f"{mirror.url}/files/{FILE}"]
+
+
 def test_headers_are_read_without_the_library_beside_them(shop, mirror):
     part, indexes = shop
     (found,) = members_of(part, addresses(part, indexes), Via()) or []
