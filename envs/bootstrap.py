@@ -203,7 +203,9 @@ def one_at_a_time(work):
 
 
 def main(argv):
-    known = sorted(name[:-5] for name in os.listdir(os.path.join(ENVS, "targets")) if name.endswith(".toml"))
+    names = sorted(name[:-5] for name in os.listdir(os.path.join(ENVS, "targets")) if name.endswith(".toml"))
+    # Only a target with dependency groups holds bevrepro itself; `bevrepro env build` makes the others.
+    known = [name for name in names if "groups" in read_target(name)[0]["requirements"]]
     parser = argparse.ArgumentParser(description="Make .venv from the hashed lock, or reuse it.")
     parser.add_argument("--python", metavar="PATH", help="build on this interpreter and no other")
     parser.add_argument("--target", default="cpu", choices=known, help="default: cpu")

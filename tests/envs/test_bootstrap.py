@@ -143,6 +143,12 @@ def test_no_usable_python_names_what_to_install(monkeypatch):
     assert caught.value.do.splitlines()[1].split()[:3] == ["apt-get", "install", "python3.12-venv"]
 
 
+def test_only_a_target_that_holds_bevrepro_itself_is_made_here(capsys):
+    with pytest.raises(SystemExit) as caught:
+        bootstrap.main(["--target", "a100"])
+    assert caught.value.code == 2 and "invalid choice: 'a100'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("asked", ["/no/such/python", "/bin/true"])
 def test_what_is_no_python_is_said(asked):
     with pytest.raises(bootstrap.Stop, match="does not start as a Python"):
