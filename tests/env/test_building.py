@@ -1,0 +1,134 @@
+"""Building wheels from sdists: how many at once, where precompiled headers pay, what a failure says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bevrepro.core.errors import DataError, MachineError
+from bevrepro.env import _cxx_child, building, sdists
+from bevrepro.env.index import Index
+from bevrepro.env.lockfile import Pin
+from bevrepro.env.tree import sha256_of
+from tests.env.build_world import make_sdist
+
+CHILD = Path(_cxx_child.__file__)
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    "free_gib, limit_gib, cores, jobs",
+    [(16, None, 8, 8), (16, None, 2, 2), (5, None, 8, 2), (1, None, 8, 1), (64, 4, 8, 2), (None, None, 8, 1)],
+)
+def test_compilers_run_as_many_as_memory_and_cores_allow(monkeypatch, free_gib, limit_gib, cores, jobs):
+    text = f"MemAvailable: {free_gib * GIB // 1024} kB\n" if free_gib else None
+    monkeypatch.setattr(building, "read_text", lambda path: text)
+    monkeypatch.setattr(building, "memory_limit_b", lambda: limit_gib * GIB if limit_gib else None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert building.limit_jobs(2.0) == jobs
+
+
+def test_flags_of_one_file_are_told_from_those_of_all():
+    words = "-MMD -MF a.o.d -O3 -Iinc -c -c /s/a.cpp -o a.o -DX=1".split()
+    assert _cxx_child.flags_of(words) == (["/s/a.cpp"], ["-O3", "-Iinc", "-DX=1"])
+
+
+def compile_with(folder, name, header, *flags):
+    argv = [
+        sys.executable,
+        "-I",
+        CHILD,
+        folder,
+        header,
+        "c++",
+        *flags,
+        "-c",
+        name,
+        "-o",
+        name.with_suffix(".o"),
+    ]
+    return subprocess.run([str(word) for word in argv], capture_output=True, text=True)
+
+
+def test_the_header_is_compiled_once_for_all_files(tmp_path):
+    headers = tmp_path / "headers"
+    headers.mkdir()
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.cpp"
+        path.write_text(f"#include <vector>\nint {name}() {{ return std::vector<int>(3).size(); }}\n")
+        assert compile_with(headers, path, "vector").returncode == 0
+        assert path.with_suffix(".o").exists()
+    assert len(list(headers.glob("*.gch"))) == 1
+    compile_with(headers, tmp_path / "a.cpp", "vector", "-O2")
+    assert len(list(headers.glob("*.gch"))) == 2  # other flags need another
+
+
+def test_a_header_that_does_not_compile_changes_nothing(tmp_path):
+    path = tmp_path / "a.cpp"
+    path.write_text("int a;\n")
+    for _ in range(2):
+        assert compile_with(tmp_path, path, "no/such/header.h").returncode == 0
+    assert len(list(tmp_path.glob("*.failed"))) == 1
+    path.write_text("not C++\n")
+    assert compile_with(tmp_path, path, "vector").returncode != 0
+
+
+def pin_of(path, *hashes):
+    return Pin("gamma", "3.0", None, hashes or (sha256_of(path),))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEVREPRO_CACHE", str(tmp_path / "cache"))
+
+
+def test_an_sdist_is_found_in_a_folder_and_then_in_the_cache(tmp_path, cache):
+    path = make_sdist(tmp_path / "links", "gamma", "3.0")
+    pin = pin_of(path)
+    kept = sdists.obtain(pin, Index(no_index=True, find_links=(str(tmp_path / "links"),)))
+    path.unlink()
+    assert sdists.obtain(pin, Index(no_index=True)) == kept and sha256_of(kept) in pin.hashes
+    kept.write_bytes(b"another")
+    with pytest.raises(MachineError, match="not to be had"):
+        sdists.obtain(pin, Index(no_index=True))
+
+
+def test_an_sdist_is_found_on_an_index_page(tmp_path, cache, mirror):
+    path = make_sdist(tmp_path, "gamma", "3.0")
+    mirror.add(
+        "simple/gamma/",
+        b'<a href="../../f/gamma-2.0.tar.gz">x</a><a href="/f/gamma-3.0.tar.gz#sha256=0">y</a>',
+    )
+    mirror.add("f/gamma-3.0.tar.gz", path.read_bytes())
+    found = sdists.obtain(pin_of(path), Index(index_url=f"{mirror.url}/simple"))
+    assert found.read_bytes() == path.read_bytes()
+
+
+def test_an_sdist_of_another_hash_is_refused_and_not_kept(tmp_path, cache):
+    make_sdist(tmp_path / "links", "gamma", "3.0")
+    with pytest.raises(MachineError, match="not the file that was locked"):
+        sdists.obtain(pin_of(None, "0" * 64), Index(no_index=True, find_links=(str(tmp_path / "links"),)))
+    assert not list((tmp_path / "cache/sdists/gamma").iterdir())
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "/abs.py", "gamma-3.0/../../evil.py"])
+def test_an_sdist_that_climbs_out_is_refused(tmp_path, name):
+    import io
+    import tarfile
+
+    path = tmp_path / "gamma-3.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        archive.addfile(member, io.BytesIO(b""))
+    with pytest.raises(DataError, match="outside"):
+        sdists.unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08"])
+def test_a_damaged_sdist_is_said_to_be(tmp_path, content):
+    path = tmp_path / "gamma-3.0.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="gamma-3.0"):
+        sdists.unpack(path, tmp_path / "out")
