@@ -181,9 +181,10 @@ def _report(
 ) -> None:
     from bevrepro.cli.doctor_formats import fails, print_findings, print_json
 
-    title += f", for target {aim.id}" if aim else ""
+    taken = _evidence(aim) if aim else ""
+    title += f", for target {aim.id} ({taken})" if aim else ""
     if wanted.as_json:
-        about = {"target": aim.id} if aim else {}
+        about = {"target": aim.id, "evidence": taken} if aim else {}
         print_json({"machine": machine, **about, "findings": findings})
     elif wanted.format == "text":
         from bevrepro.cli.doctor_view import print_report
@@ -197,6 +198,13 @@ def _report(
         print_findings(wanted.format, title, findings)
     if fails(findings, wanted.strict):
         raise Exit(1)
+
+
+def _evidence(aim: "Target") -> str:
+    """How far the target itself was taken, `compiled 2026-11-21`: shown wherever one is named."""
+    from bevrepro.env import evidence, target
+
+    return evidence.badge(target.load(aim.id))
 
 
 add_subjects(doctor)
