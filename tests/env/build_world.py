@@ -39,6 +39,10 @@ def build_wheel(out, settings=None, metadata=None):
     files = {{name + ".py": open(name + ".py").read() + "built_with = %r\\n" % os.environ.get("MAX_JOBS"),
              info + "/METADATA": "Metadata-Version: 2.1\\nName: %s\\nVersion: %s\\n" % (name, version),
              info + "/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"}}
+    for each in os.listdir(name) if os.path.isdir(name) else ():
+        files[name + "/" + each] = open(name + "/" + each).read()
+    if name + "/__init__.py" in files:
+        del files[name + ".py"]
     rows = []
     for path, text in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
@@ -184,6 +188,7 @@ def make_world(folder: Path, files: int = 30) -> World:
         (folder / name).mkdir(parents=True)
     (folder / "envs/interpreters.py").symlink_to(ROOT / "envs/interpreters.py")
     (folder / "model/bevformer/__init__.py").touch()
+    (folder / "patches/README.md").touch()
     (folder / "model/bevformer/selftest.py").write_text(SELFTEST)
     many = {f"alpha/part{number}.py": f"number = {number}\n" for number in range(files)}
     alpha = make_wheel(world.wheels, "alpha", "1.0", {"alpha/__init__.py": "answer = 'one'\n", **many})
