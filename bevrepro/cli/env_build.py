@@ -50,6 +50,12 @@ def build(
     offline: Annotated[
         Path | None, Option("--offline", metavar="BUNDLE", help="From a pack of `env pack`, no network.")
     ] = None,
+    conda: Annotated[
+        bool, Option("--conda", help="Python and compilers from a conda, mamba or micromamba that is here.")
+    ] = False,
+    conda_channel: Annotated[
+        list[str] | None, Option("--conda-channel", metavar="URL", help="Instead of conda-forge.")
+    ] = None,
     rebuild: Annotated[
         bool, Option("--rebuild", help="Build it again; the old one works until the new one does.")
     ] = False,
@@ -66,14 +72,23 @@ def build(
         raise BadParameter(
             "--offline takes everything from the bundle: leave --index-url and --find-links out"
         )
+    if conda_channel and not conda or conda and python:
+        raise BadParameter("--conda-channel goes with --conda, and --python does not")
     from bevrepro.env import bundled, index
     from bevrepro.env.target import load
 
     wanted = load(target or "cpu")
+    if conda:
+        from bevrepro.cli.env_conda import python_by_conda
+
+        versions = bundled.pythons(offline, wanted)
+        python = python_by_conda(wanted, versions, conda_channel or (), dry_run, as_json)
+        if python is None:
+            return
     with bundled.opened(offline, wanted) as folder:
         own = index.configured().also(index_url, find_links or [])
         source = bundled.index_of(folder) if folder else own
-        plan = _plan(wanted, prefix, python, source, rebuild, folder)
+        plan = _plan(wanted, prefix, bundled.pythons(offline, wanted), python, source, rebuild, folder)
         if dry_run:
             _print_plan(plan, as_json)
             return
@@ -154,6 +169,7 @@ def remove(
 def _plan(
     wanted: "EnvTarget",
     prefix: Path | None,
+    versions: tuple[str, ...],
     python: str | None,
     source: "Index",
     rebuild: bool,
@@ -162,7 +178,7 @@ def _plan(
     from bevrepro.env import interpreter, layout, plan
 
     place = layout.resolve(prefix, wanted.name)
-    on = interpreter.find_python(wanted.python, python)
+    on = interpreter.find_python(versions, python)
     return plan.make_plan(wanted, place, on, source, rebuild=rebuild, bundle=folder)
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bevrepro.env.index import Index
-from bevrepro.env.pack import PACKAGES, unpacked
+from bevrepro.env.pack import PACKAGES, manifest_of, unpacked
 from bevrepro.env.target import Target
 
 
@@ -17,6 +17,13 @@ def opened(bundle: Path | None, target: Target) -> Iterator[Path | None]:
         return
     with unpacked(bundle, target) as found:
         yield found.root
+
+
+def pythons(bundle: Path | None, target: Target) -> tuple[str, ...]:
+    """The Pythons to look for, best first: a pack's wheels are for one of the target's."""
+    if bundle is None:
+        return target.python
+    return (".".join(manifest_of(bundle, target).python.split(".")[:2]),)
 
 
 def index_of(folder: Path) -> Index:

@@ -164,12 +164,6 @@ def unpack(bundle: Path, into: Path, target: Target, on_event: OnEvent = silent)
     return Bundle(into, into / PACKAGES, cuda, manifest)
 
 
-def python_of(bundle: Path) -> str:
-    """The Python that a pack's wheels are for, in full. DataError where it is no pack."""
-    with _opened(bundle) as file:
-        return read_manifest(file).python
-
-
 def manifest_of(bundle: Path, target: Target) -> Manifest:
     """A pack's manifest, checked as `check` does; its files are not read."""
     with _opened(bundle) as file:

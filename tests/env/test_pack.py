@@ -64,7 +64,7 @@ def test_it_holds_target_locks_and_wheels_and_opens_again(shop, packed, tmp_path
             "a-1.0-py3-none-any.whl", "b-1.0-py3-none-any.whl",
         ]  # fmt: skip
         assert (bundle.root / "locks/small.txt").is_file() and bundle.cuda is None
-        assert pack.python_of(packed.path) == "3.11.7"
+        assert pack.manifest_of(packed.path, shop[0]).python == "3.11.7"
     assert not bundle.root.exists()
 
 
@@ -194,7 +194,7 @@ def test_a_tampered_wheel_in_the_shop_or_in_the_cache_is_never_packed(shop, tmp_
 def test_no_file_and_no_regular_file_get_a_sentence(shop, tmp_path):
     for path in (tmp_path / "nothing.tar", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
-            pack.python_of(path)
+            pack.manifest_of(path, shop[0])
 
 
 def test_the_index_is_asked_once_for_everything(shop, monkeypatch):
