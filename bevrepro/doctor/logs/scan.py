@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from bevrepro.doctor.logs.failures import Failure
 from bevrepro.doctor.logs.match import Hit, Rule, Stretch, rules
+from bevrepro.doctor.logs.outcome import overcome
 from bevrepro.doctor.logs.read import Block, blocks
 from bevrepro.doctor.logs.sieve import Sieve
 
@@ -60,7 +61,8 @@ class _Scan:
             lines, numbers, start = lines[keep:], numbers[keep:], end - keep
         self._look(lines, numbers, start, len(lines))
         self._look_again(tail)
-        return tuple(hit for hits in self.hits.values() for hit in hits)
+        hits = (hit for hits in self.hits.values() for hit in hits)
+        return overcome(hits, tail.lines, tail.numbers)
 
     def _look(self, lines: list[bytes], numbers: list[int], start: int, end: int) -> None:
         before = self.wanted.copy()
