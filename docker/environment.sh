@@ -6,8 +6,11 @@ set -eu
 prefix=/opt/bevrepro/env
 export HOME=/tmp/home
 export BEVREPRO_CACHE=/var/cache/bevrepro UV_CACHE_DIR=/var/cache/bevrepro/uv UV_PYTHON_INSTALL_DIR=/opt/bevrepro/python
+# bevrepro's own bytecode first: what Python writes when it starts carries the time of day.
+sh /run/bevrepro/docker/bytecode.sh /opt/bevrepro/control/bin/python /opt/bevrepro/src/bevrepro
 bevrepro env build --target "$TARGET" --prefix "$prefix"
 sh /run/bevrepro/docker/bytecode.sh "$prefix/bin/python" "$prefix/lib"
+sh /run/bevrepro/docker/bytecode.sh "$prefix/bin/python" /opt/bevrepro/src/model
 /opt/bevrepro/control/bin/python -I /run/bevrepro/docker/settle.py "$prefix" "$SOURCE_DATE_EPOCH"
 bevrepro env verify --prefix "$prefix"
 
