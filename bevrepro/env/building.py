@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from bevrepro.core import proc
 from bevrepro.core.errors import ChildError, DiskError, MachineError, UserError
 from bevrepro.core.paths import cache_dir
-from bevrepro.env import patching, patchset, sdists, wheels
+from bevrepro.env import operators, patching, patchset, sdists, wheels
 from bevrepro.env.index import Index
 from bevrepro.env.job import Job
 from bevrepro.env.layout import CUDA
@@ -170,11 +169,15 @@ def _source(job: Job, pin: Pin, archive: Path) -> Path:
     folder = job.work / f"{pin.name}-{pin.version}"
     ready = folder / ".bevrepro-ready"
     sets = [each for each in job.plan.patches if each.stage == "source" and each.package == pin.name]
-    mark = json.dumps([archive.name, [patchset.digest(each) for each in sets], sys.version_info[:2]])
+    chosen = job.plan.target.build.operators if pin.name.startswith("mmcv") else ()
+    mark = json.dumps([archive.name, [patchset.digest(each) for each in sets], chosen])
     if job.afresh or (ready.read_text() if ready.is_file() else "") != mark:
         source = sdists.unpack(archive, folder)
         for each in sets:
             patching.apply(each, source)
+        if chosen:
+            left_out = operators.leave_out(source, chosen)
+            job.note(f"{pin.name} was compiled without {len(left_out)} of its operators, as the target says.")
         ready.write_text(mark)
     return next(each for each in folder.iterdir() if each.is_dir())
 
