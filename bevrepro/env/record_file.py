@@ -8,7 +8,10 @@ import os.path
 from dataclasses import dataclass
 from pathlib import Path
 
+from bevrepro.core.paths import atomic_write_text
+
 ALGORITHMS = ("sha256", "sha384", "sha512")
+ORIGIN = "uv_cache.json"
 # What the installers' rules leave without a hash: the list itself, its signatures, and bytecode.
 UNHASHED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 
@@ -51,9 +54,30 @@ def read_record(environment: Path, path: str) -> Record:
         row = _row(line, site)
         if isinstance(row, str):
             wrong.append(f"line {number}: {row}")
-        elif rows.setdefault(row.path, row) != row and not row.path.endswith(".pyc"):  # pip lists some twice
+            continue
+        if (
+            row.digest is None
+            and not row.path.endswith(".pyc")
+            and os.path.basename(row.path) not in UNHASHED
+        ):
+            wrong.append(f"line {number}: {line[0]} has no hash")
+        if rows.setdefault(row.path, row) != row and not row.path.endswith(".pyc"):  # pip lists some twice
             wrong.append(f"line {number}: {row.path} a second time, with another hash")
     return Record(name, path, tuple(rows.values()), tuple(wrong))
+
+
+def forget_origin(environment: Path) -> None:
+    """Remove what uv notes of a wheel's file: its time of change, so that no two builds would be alike.
+
+    RECORD first: a run that is killed in between is finished by the next. DiskError where it cannot write.
+    """
+    for note in sorted(environment.glob(f"lib/python3*/site-packages/*.dist-info/{ORIGIN}")):
+        record = note.with_name("RECORD")
+        lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(f"{note.parent.name}/{ORIGIN},")]
+        if kept != lines:
+            atomic_write_text(record, "".join(kept))
+        note.unlink()
 
 
 def _row(line: list[str], site: str) -> Row | str:
@@ -66,8 +90,6 @@ def _row(line: list[str], site: str) -> Row | str:
     hashed = _hash(line[1])
     if isinstance(hashed, str):
         return f"{line[0]} has {hashed}"
-    if not line[1] and not (line[0].endswith(".pyc") or os.path.basename(path) in UNHASHED):
-        return f"{line[0]} has no hash"
     if line[2] and not line[2].isdigit():
         return f"{line[0]} has the size {line[2]!r}"
     return Row(path, *hashed, int(line[2]) if line[2] else None)

@@ -8,6 +8,7 @@ from bevrepro.core.errors import ConfigError
 from bevrepro.env.index import Index, uv
 from bevrepro.env.job import Job
 from bevrepro.env.lockfile import Pin
+from bevrepro.env.record_file import forget_origin
 from bevrepro.env.slips import records_in, winners
 from bevrepro.env.uv_trouble import ABSENT, explain
 
@@ -77,6 +78,7 @@ def install(
         status, text, index = _try(job, lines, count, options, more)
     if status:
         raise explain(text, index, str(job.log))
+    forget_origin(job.plan.build)
 
 
 def install_side(job: Job, pins: Iterable[Pin], folder: Path) -> None:

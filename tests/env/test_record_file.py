@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bevrepro.env.record_file import read_record
+from bevrepro.env.record_file import forget_origin, read_record
 
 GOOD = base64.urlsafe_b64encode(hashlib.sha256(b"x").digest()).decode().rstrip("=")
 SITE = "lib/python3.11/site-packages"
@@ -53,3 +53,17 @@ def test_bytes_that_are_no_text_are_told(tmp_path):
 def test_bytecode_without_a_hash_and_repeated_lines_are_as_pip_writes_them(tmp_path):
     read = record(tmp_path, "__pycache__/a.cpython-311.pyc,,\n" * 2)
     assert len(read.rows) == 1 and read.wrong == ()
+
+
+def test_what_uv_notes_of_a_wheels_file_is_forgotten(tmp_path):
+    read = f"a.py,sha256={GOOD},1\na-1.dist-info/uv_cache.json,sha256={GOOD},1\na-1.dist-info/RECORD,,\n"
+    record(tmp_path, read)
+    note = tmp_path / SITE / "a-1.dist-info/uv_cache.json"
+    note.write_text("{}")
+    forget_origin(tmp_path)
+    rows = read_record(tmp_path, f"{SITE}/a-1.dist-info/RECORD").rows
+    assert not note.exists() and [row.path for row in rows] == [
+        f"{SITE}/a.py",
+        f"{SITE}/a-1.dist-info/RECORD",
+    ]
+    forget_origin(tmp_path)
