@@ -16,7 +16,7 @@ from typing import Any
 from bevrepro.core import proc
 from bevrepro.core.errors import ChildError, DiskError, MachineError, UserError
 from bevrepro.core.paths import cache_dir
-from bevrepro.env import operators, patching, patchset, sdists, wheels
+from bevrepro.env import operators, patching, patchset, sdists, toolkit, wheels
 from bevrepro.env.index import Index
 from bevrepro.env.job import Job
 from bevrepro.env.layout import CUDA
@@ -88,7 +88,8 @@ def install_built(job: Job) -> None:
 
 def check_compiler(job: Job) -> None:
     """MachineError where there is no C++ compiler, or no headers of this Python."""
-    compiler = os.environ.get("CXX") or "c++"
+    own = _toolkit(job) if job.plan.target.cuda else {}
+    compiler = own.get("CXX") or os.environ.get("CXX") or "c++"
     if proc.which(compiler.split()[0]) is None:
         raise MachineError(
             f"there is no C++ compiler: {compiler} was not found on PATH",
@@ -117,7 +118,7 @@ def build_environment(job: Job, source: Path | None) -> dict[str, str]:
     env.update(SOURCE_DATE_EPOCH=EPOCH, PYTHONHASHSEED="0")
     env.setdefault("MAX_JOBS", str(limit_jobs(target.build.gib_per_job)))
     if target.cuda:
-        env["CUDA_HOME"] = str(alias / CUDA)
+        env.update(_toolkit(job))
         env["PATH"] = f"{alias / CUDA / 'bin'}{os.pathsep}{env['PATH']}"
         env["TORCH_CUDA_ARCH_LIST"] = target.cuda.arch_list
     if source is not None:
@@ -126,7 +127,7 @@ def build_environment(job: Job, source: Path | None) -> dict[str, str]:
         for name in ("CFLAGS", "CXXFLAGS"):
             env[name] = f"{env[name]} {plain}" if env.get(name) else plain
         if sum(1 for _ in source.rglob("*.cpp")) >= MANY:
-            env["CXX"] = str(_compiler(job))
+            env["CXX"] = str(_compiler(job, env.get("CXX") or "c++"))
     return env
 
 
@@ -138,11 +139,19 @@ def limit_jobs(gib_per_job: float) -> int:
     return max(1, min(cores, int(min(bounds) / 2**30 / gib_per_job))) if bounds else 1
 
 
-def _compiler(job: Job) -> Path:
+def _toolkit(job: Job) -> dict[str, str]:
+    """CUDA_HOME and the g++ that its nvcc takes, by paths without spaces."""
+    made = toolkit.read_toolkit(job.plan.build / CUDA)
+    told = made.environment if made else {"CUDA_HOME": str(job.plan.build / CUDA)}
+    build, alias = str(job.plan.build), str(_alias(job))
+    return {name: value.replace(build, alias) for name, value in told.items()}
+
+
+def _compiler(job: Job, real: str) -> Path:
     """A script that stands for the compiler (_cxx_child.py)."""
     folder = job.work / "headers"
     folder.mkdir(parents=True, exist_ok=True)
-    script, real = job.work / "cxx", os.environ.get("CXX") or "c++"
+    script = job.work / "cxx"
     child = Path(__file__).with_name("_cxx_child.py")
     quoted = " ".join(f"'{part}'" for part in (_alias(job) / "bin/python", "-I", child, folder, HEADER))
     script.write_text(f'#!/bin/sh\nexec {quoted} {real} "$@"\n', encoding="utf-8")
