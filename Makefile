@@ -5,10 +5,10 @@ PY ?= python3
 CHOSEN := $(if $(filter file,$(origin PY)),,--python $(PY))
 VENV := .venv/bin
 ARGS ?=
-FORMATTED := bevrepro model tests envs
+FORMATTED := bevrepro model tests envs docker
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format docs lock lock-check gpu-check clean
+.PHONY: help venv demo test test-slow test-container lint format docs lock lock-check gpu-check clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,12 @@ format: venv  ## Rewrite the code in the agreed format
 docs: venv  ## Write docs/checks.md again, from the doctor's checks
 	@$(VENV)/bevrepro doctor --list --format markdown > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
 
+test-container: venv  ## Build the CPU image twice and look inside (root, buildah, debootstrap; ten minutes)
+	@$(VENV)/python -m pytest -m container $(if $(ARGS),$(ARGS),tests/container)
+
 lock: venv  ## Resolve envs/targets/*.toml again into envs/locks/
 	@$(VENV)/bevrepro env lock $(ARGS)
+	@$(VENV)/python docker/control.py
 
 lock-check: venv  ## Say whether the locks still match the targets (ARGS=--resolve asks the package index too)
 	@$(VENV)/bevrepro env lock --check $(ARGS)

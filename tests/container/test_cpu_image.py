@@ -107,7 +107,6 @@ def test_nothing_of_this_machine_or_of_its_index_settings_is_in_it(box, image):
     index = configured()
     words = [
         str(ROOT),
-        str(Path.home() / ".local"),
         index.index_url,
         index.proxy,
         *index.extra,
