@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from bevrepro.env import cuda_recipe
 from bevrepro.env.cuda_recipe import Part, Source
 from bevrepro.env.fetch import OnEvent
 from bevrepro.env.obtain import Obtained, Sources, obtain
-from bevrepro.env.tree import hash_tree
+from bevrepro.env.tree import Entry, hash_tree
 from bevrepro.env.unpack import take, write_members
 
 RECEIPT = "bevrepro-cuda.json"
@@ -37,8 +37,13 @@ def tree_digest(home: Path) -> str:
 
     Raises OSError where a folder cannot be read.
     """
+    return digest_of(hash_tree(home))
+
+
+def digest_of(entries: Mapping[str, Entry]) -> str:
+    """The same over files that are hashed already, by their path in the tree."""
     rows = []
-    for path, entry in hash_tree(home).items():
+    for path, entry in entries.items():
         if path != RECEIPT and not path.startswith(HOST + "/"):
             bits = 0 if entry.link is not None else entry.mode & 0o111
             rows.append(json.dumps([path, bits, entry.sha256, entry.link]) + "\n")

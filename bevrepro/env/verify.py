@@ -15,11 +15,11 @@ from bevrepro.core import proc
 from bevrepro.core.errors import ChildError, ConfigError, MachineError, UserError
 from bevrepro.core.finding import Finding, Severity
 from bevrepro.core.paths import envs_dir
-from bevrepro.env import patching, patchset
+from bevrepro.env import patching, patchset, toolkit_tree
 from bevrepro.env.bytecode import loadable, read_headers, source_of
 from bevrepro.env.digest import digest_of
 from bevrepro.env.interpreter import Interpreter
-from bevrepro.env.layout import RECEIPT, STEPS
+from bevrepro.env.layout import CUDA, RECEIPT, STEPS
 from bevrepro.env.lockfile import Pin, read_lock
 from bevrepro.env.record_file import Record, read_record
 from bevrepro.env.tree import Entry, hash_tree, sha256_of
@@ -96,8 +96,8 @@ def verify(prefix: Path, target: str | None = None, deep: bool = False) -> Repor
         *judge_packages(dists, locked, told["packages"] if told else None),
         *_broken_records(files.records),
         *file_findings(seen),
-        *judge_links(entries, root, allowed_links(told)),
-        *(judge_receipt(told, _now(root, told, digest, python)) if told else [no_receipt(why)]),
+        *judge_links(entries, root),
+        *(judge_receipt(told, _now(root, told, entries, digest, python)) if told else [no_receipt(why)]),
     ]
     size_b = sum(each.size_b for each in entries.values() if each.sha256)
     hashed = sum(1 for each in entries.values() if each.sha256)
@@ -246,7 +246,9 @@ def _python(root: Path) -> tuple[str | None, list[Finding]]:
     return version, []
 
 
-def _now(root: Path, told: Mapping[str, Any], digest: str, python: str | None) -> Now:
+def _now(
+    root: Path, told: Mapping[str, Any], entries: Mapping[str, Entry], digest: str, python: str | None
+) -> Now:
     """Everything the receipt speaks of, found out anew."""
     return Now(
         path=str(root),
@@ -256,7 +258,7 @@ def _now(root: Path, told: Mapping[str, Any], digest: str, python: str | None) -
         patches={name: _patch_digest(name) for name in _sets(told)},
         steps=_steps(root),
         python=python,
-        cuda=(told.get("cuda") or {}).get("digest"),
+        cuda=toolkit_digest(entries) if told.get("cuda") else None,
     )
 
 
@@ -282,10 +284,10 @@ def _steps(root: Path) -> dict[str, str | None]:
     return found
 
 
-def allowed_links(told: Mapping[str, Any] | None) -> dict[str, str]:
-    """Links that may leave the environment: where to, by path."""
-    home = (told or {}).get("cuda") or {}
-    return {"cuda": str(home["home"])} if home.get("home") else {}
+def toolkit_digest(entries: Mapping[str, Entry]) -> str | None:
+    """The digest of the CUDA toolkit in the environment, as its builder counts; None where there is none."""
+    inside = {path[len(CUDA) + 1 :]: entry for path, entry in entries.items() if path.startswith(f"{CUDA}/")}
+    return toolkit_tree.digest_of(inside) if inside else None
 
 
 def _fail(kind: str, seen: str, why: str) -> Finding:

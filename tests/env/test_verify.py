@@ -20,6 +20,7 @@ from bevrepro.env import verify as verifying
 from bevrepro.env.digest import digest_at
 from bevrepro.env.layout import RECEIPT
 from bevrepro.env.receipt import Receipt, write_receipt
+from bevrepro.env.toolkit_tree import tree_digest
 from bevrepro.env.verify import verify
 
 FOLDER = "0123456789abcdef"
@@ -44,14 +45,14 @@ def install(root: Path, name: str, version: str, files: dict[str, str]) -> None:
     (root / SITE / info / "RECORD").write_text("".join(rows))
 
 
-def receive(root: Path, patches=()) -> None:
+def receive(root: Path, patches=(), cuda=None) -> None:
     locks = {
         "locks/small.txt": hashlib.sha256((root.parent / "envs/locks/small.txt").read_bytes()).hexdigest()
     }
     receipt = Receipt(
         target="small", title="", stack="torch2", prefix=str(root.parent / "e"), path=str(root),
         python={"version": VERSION}, inputs_digest=FOLDER + "0" * 48, digest=digest_at(root), locks=locks,
-        packages={"a": "1.0", "torch": "2.0+cpu"}, built=(), patches=tuple(patches), cuda=None,
+        packages={"a": "1.0", "torch": "2.0+cpu"}, built=(), patches=tuple(patches), cuda=cuda,
         environment={}, selftest=(), steps=(), built_at="", bevrepro="0", evidence=None,
     )  # fmt: skip
     write_receipt(receipt, root)
@@ -200,6 +201,17 @@ def test_patched_files_are_notes_and_edits_on_top_are_findings(root, monkeypatch
     assert "patch-edited" in ids(root)
     source.write_text("x = 1\n")
     assert "unpatched" in ids(root)
+
+
+def test_a_toolkit_is_compared_with_its_own_digest_and_may_use_the_machines_compiler(root):
+    (root / "cuda/host/bin").mkdir(parents=True)
+    (root / "cuda/nvcc").write_text("nvcc")
+    (root / "cuda/host/bin/g++").symlink_to("/usr/bin/env")
+    cuda = {"version": "11.8", "home": str(root / "cuda"), "digest": tree_digest(root / "cuda")}
+    receive(root, cuda=cuda)
+    assert verify(root).clean
+    (root / "cuda/nvcc").write_text("evil")
+    assert ids(root) == {"receipt-cuda", "receipt-digest"}
 
 
 @pytest.mark.parametrize(
