@@ -185,8 +185,8 @@ CAUSES: tuple[tuple[str, type[UserError], str, str], ...] = (
         "Name a base of Debian 12 or Ubuntu 22.04 or newer with --base.",
     ),
     (
-        r"manifest unknown|name unknown|access denied|unauthorized|no such host|error pinging|i/o timeout"
-        r"|connection refused|short-name|initializing source|failed to resolve source|TLS handshake",
+        r"manifest unknown|initializing source|pinging container registry|pull access denied|short-name"
+        r"|failed to resolve source|load metadata for",
         MachineError,
         "The base image could not be fetched.",
         "Check the network and the name, or name one that is there with --base.",

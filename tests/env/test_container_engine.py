@@ -130,6 +130,7 @@ def test_an_engine_that_fails_in_the_middle_shows_its_last_lines(recipe, tmp_pat
         ("Error: creating build container: initializing source docker://x: pinging", MachineError, "fetched"),
         ("ERROR: failed to solve: x: manifest unknown", MachineError, "fetched"),
         ("something else", ChildError, "last"),
+        ("pip: connection refused", ChildError, "last"),
     ],
 )
 def test_a_known_failure_is_named(line, kind, told):
