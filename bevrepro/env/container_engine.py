@@ -186,7 +186,7 @@ CAUSES: tuple[tuple[str, type[UserError], str, str], ...] = (
     ),
     (
         r"manifest unknown|initializing source|pinging container registry|pull access denied|short-name"
-        r"|failed to resolve source|load metadata for",
+        r"|failed to resolve source",
         MachineError,
         "The base image could not be fetched.",
         "Check the network and the name, or name one that is there with --base.",

@@ -131,6 +131,7 @@ def test_an_engine_that_fails_in_the_middle_shows_its_last_lines(recipe, tmp_pat
         ("ERROR: failed to solve: x: manifest unknown", MachineError, "fetched"),
         ("something else", ChildError, "last"),
         ("pip: connection refused", ChildError, "last"),
+        ("#2 [internal] load metadata for docker.io/library/x", ChildError, "last"),
     ],
 )
 def test_a_known_failure_is_named(line, kind, told):
