@@ -45,11 +45,25 @@ def parse(text: str | None) -> tuple[dict[str, Any] | None, str]:
         if not isinstance(told.get(key), kind):
             return None, f"the receipt's {key!r} is {told.get(key)!r:.60}"
     rows = [*told["patches"], *told["steps"], told.get("cuda") or {}]
-    if not all(isinstance(row, dict) for row in rows):
-        return None, "the receipt's patches, steps or cuda are not as the builder writes them"
+    words = [
+        told["locks"],
+        told["packages"],
+        told["python"],
+        told.get("slips", {}),
+        *rows[: len(told["patches"])],
+    ]
+    if not all(isinstance(row, dict) for row in rows) or not all(map(_is_words, words)):
+        return (
+            None,
+            "the receipt does not hold what the builder writes: a list or a number where a word belongs",
+        )
     if text != json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False) + "\n":
         return None, "the receipt was edited: the builder spaces and orders it differently"
     return told, ""
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
 
 def judge_receipt(told: Mapping[str, Any], now: Now) -> Iterator[Finding]:

@@ -232,3 +232,15 @@ def test_the_command_exits_with_one_on_findings_and_writes_json(root, capsys):
     assert main(["env", "verify", "--prefix", str(root), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert not told["clean"] and told["seen"][0]["path"] == f"{SITE}/a/__init__.py"
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}, [1], [{}], {"a": 1}, {"version": 3}, True])
+def test_a_receipt_of_any_shape_is_a_finding_and_no_crash(root, monkeypatch, value):
+    answer = verifying._python(root)
+    monkeypatch.setattr(verifying, "_python", lambda root: answer)
+    told = json.loads((root / RECEIPT).read_text())
+    for key in told:
+        edited = {**told, key: value}
+        text = json.dumps(edited, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (root / RECEIPT).write_text(text)
+        assert verify(root).clean == (json.dumps(edited) == json.dumps(told)), (key, value)

@@ -75,7 +75,7 @@ def test_another_spelling_of_the_same_receipt_is_an_edit():
 @pytest.mark.parametrize(
     ("text", "word"),
     [(None, "no receipt"), ("{", "no JSON"), ("[]", "no JSON object"), ("{}", "schema"),
-     ('{"schema": 1, "target": 3}', "'target'"), (json.dumps({**TOLD, "steps": [1]}), "steps")],
+     ('{"schema": 1, "target": 3}', "'target'"), (json.dumps({**TOLD, "steps": [1]}), "a list or a number")],
 )  # fmt: skip
 def test_what_is_no_receipt_is_told(text, word):
     told, why = parse(text)
