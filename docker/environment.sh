@@ -7,7 +7,9 @@ prefix=/opt/bevrepro/env
 export HOME=/tmp/home
 export BEVREPRO_CACHE=/var/cache/bevrepro UV_CACHE_DIR=/var/cache/bevrepro/uv UV_PYTHON_INSTALL_DIR=/opt/bevrepro/python
 # bevrepro's own bytecode first: what Python writes when it starts carries the time of day.
-sh /run/bevrepro/docker/bytecode.sh /opt/bevrepro/control/bin/python /opt/bevrepro/src/bevrepro
+for folder in bevrepro envs; do
+    sh /run/bevrepro/docker/bytecode.sh /opt/bevrepro/control/bin/python "/opt/bevrepro/src/$folder"
+done
 bevrepro env build --target "$TARGET" --prefix "$prefix"
 sh /run/bevrepro/docker/bytecode.sh "$prefix/bin/python" "$prefix/lib"
 sh /run/bevrepro/docker/bytecode.sh "$prefix/bin/python" /opt/bevrepro/src/model
