@@ -62,7 +62,7 @@ def hash_files(root: Path, paths: Iterable[str], threads: int | None = None) -> 
     every = list(paths)
     batches = [every[start : start + BATCH] for start in range(0, len(every), BATCH)]
     base = str(root)
-    with ThreadPoolExecutor(threads or _cores()) as pool:
+    with ThreadPoolExecutor(threads or _threads()) as pool:
         found = pool.map(lambda batch: [(each, sha256_of(f"{base}/{each}")) for each in batch], batches)
         return {path: digest for batch in found for path, digest in batch}
 
@@ -79,8 +79,8 @@ def sha256_of(path: str | Path, algorithm: str = "sha256") -> str | None:
     return digest.hexdigest()
 
 
-def _cores() -> int:
-    return max(1, len(os.sched_getaffinity(0)))
+def _threads() -> int:
+    return 2 * len(os.sched_getaffinity(0))  # half of them wait for the disk where the cache is cold
 
 
 def _walk(folder: str, prefix: str) -> Iterator[Entry]:
