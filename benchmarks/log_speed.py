@@ -82,7 +82,13 @@ def main() -> None:
         args.write.write_bytes(LOGS[args.only]())
         return
     figures = {name: measure(name, args.root) for name in LOGS if args.only in (None, name)}
-    report = {"date": str(date.today()), "python": platform.python_version(), "cpu": cpu(), "logs": figures}
+    report = {
+        "date": str(date.today()),
+        "python": platform.python_version(),
+        "cpu": cpu(),
+        "load": round(os.getloadavg()[1], 1),  # of other programs, too: they cost caches
+        "logs": figures,
+    }
     print(json.dumps(report, indent=1))
     if args.out:
         known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
@@ -138,6 +144,11 @@ def gibberish(seed: int) -> Iterator[str]:
     number = random.Random(seed)
     while True:
         yield from ("".join(number.choices(LETTERS, k=8)) for _ in range(1000))
+
+
+def nothing() -> Iterator[str]:
+    """What the process costs without a log."""
+    return iter(())
 
 
 def training() -> Iterator[str]:
@@ -270,8 +281,8 @@ def _text(lines: Callable[[], Iterator[str]]) -> Callable[[], bytes]:
 
 
 LINES = (
-    training, distinct, short, tiny, alarming, near, sparse, refused, shuffled, ranks, coloured, progress,
-    one_line, megabytes, chinese,
+    nothing, training, distinct, short, tiny, alarming, near, sparse, refused, shuffled, ranks, coloured,
+    progress, one_line, megabytes, chinese,
 )  # fmt: skip
 LOGS: dict[str, Callable[[], bytes]] = {each.__name__: _text(each) for each in LINES}
 LOGS |= {"gbk": gbk, "utf16": utf16}

@@ -1,4 +1,4 @@
-"""Does this environment compute what it should?  `python -m bevformer.selftest CHECK ...`, a JSON line each."""
+"""Does this environment compute what it should?  `python -m bevformer.selftest CHECK ...`: JSON lines."""
 
 import importlib
 import json
