@@ -75,6 +75,7 @@ def build(
     if conda_channel and not conda or conda and python:
         raise BadParameter("--conda-channel goes with --conda, and --python does not")
     from bevrepro.env import bundled, index
+    from bevrepro.env.evidence import named
     from bevrepro.env.target import load
 
     wanted = load(target or "cpu")
@@ -96,7 +97,7 @@ def build(
     if as_json:
         print(json.dumps(built.receipt.to_json(), indent=2, sort_keys=True))
     else:
-        _print_receipt(built.receipt, built.was_there)
+        _print_receipt(built.receipt, built.was_there, named(wanted))
 
 
 def run(
@@ -114,10 +115,11 @@ def run(
 def shell(target: Target = None, prefix: Prefix = None) -> None:
     """Start a shell inside an environment; leave it with `exit`."""
     from bevrepro.env import run as running
+    from bevrepro.env.evidence import named_by
 
     receipt, folder = _finished(target, prefix)
     command, env = running.shell(receipt, running.variables(receipt, folder))
-    print(f"In {receipt.target} at {receipt.prefix}; `exit` leaves it.", file=sys.stderr)
+    print(f"In {named_by(receipt.target)} at {receipt.prefix}; `exit` leaves it.", file=sys.stderr)
     running.start(command, env, folder)
 
 
@@ -216,7 +218,9 @@ def _print_plan(plan: "Plan", as_json: bool) -> None:
     if as_json:
         print(json.dumps({**plan.to_json(), "dry_run": True}, indent=2, sort_keys=True))
         return
-    print(f"{plan.target.name}: {plan.target.title}")
+    from bevrepro.env.evidence import named
+
+    print(f"{named(plan.target)}: {plan.target.title}")
     print(f"  at      {plan.place.prefix} -> {plan.build}")
     print(f"  on      Python {plan.interpreter.version}, {plan.interpreter.path}")
     print(f"  from    {plan.to_json()['from']}")
@@ -227,10 +231,10 @@ def _print_plan(plan: "Plan", as_json: bool) -> None:
         print(f"  {number}. {step.what}")
 
 
-def _print_receipt(receipt: "Receipt", was_there: bool) -> None:
+def _print_receipt(receipt: "Receipt", was_there: bool, name: str) -> None:
     state = "is there already" if was_there else "is ready"
     seconds = sum(float(step["seconds"]) for step in receipt.steps)
-    print(f"{receipt.target} {state}: {receipt.prefix}")
+    print(f"{name} {state}: {receipt.prefix}")
     print(f"  Python {receipt.python['version']}, {len(receipt.packages)} packages, {seconds:.1f} s")
     for each in receipt.selftest:
         print(f"  {each['name']}: {each['said']}")

@@ -99,7 +99,7 @@ def pack_command(
         return print_planned(planned, as_json)
     with shown("pack") as on_event:
         cuda = pack_cuda.gather(wanted.cuda.version, on_event=on_event) if with_cuda and wanted.cuda else None
-        print_done(pack.pack(planned, out, cuda, on_event), as_json)
+        print_done(pack.pack(planned, out, cuda, on_event), wanted, as_json)
 
 
 def export_command(
@@ -126,6 +126,7 @@ def export_command(
     from bevrepro.cli.calls import print_json
     from bevrepro.env import export, index
     from bevrepro.env import target as targets
+    from bevrepro.env.evidence import badge
 
     wanted, name = targets.load(target), out.name if out else None
     if format is ExportFormat.conda:
@@ -142,7 +143,9 @@ def export_command(
     export.write(exported, folder)
     paths = [str(folder / each) for each in exported.files]
     if as_json:
-        return print_json({"target": target, "files": paths, "notes": list(exported.notes)})
+        return print_json(
+            {"target": target, "evidence": badge(wanted), "files": paths, "notes": list(exported.notes)}
+        )
     print("\n".join(paths))
     for note in exported.notes:
         print(note, file=sys.stderr)

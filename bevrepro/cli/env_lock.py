@@ -98,6 +98,7 @@ def _report(found: "list[Problem]", count: int, as_json: bool) -> None:
 
 def _lock(chosen: "list[Target]", index: "Index", upgrade: bool, dry_run: bool, as_json: bool) -> None:
     from bevrepro.env import relocking
+    from bevrepro.env.evidence import named
     from bevrepro.env.locking import require_checkout
 
     if not dry_run:
@@ -105,7 +106,7 @@ def _lock(chosen: "list[Target]", index: "Index", upgrade: bool, dry_run: bool, 
     rows = []
     for target in chosen:
         start_s = time.monotonic()
-        print(f"resolving {target.name} ...", file=sys.stderr)
+        print(f"resolving {named(target)} ...", file=sys.stderr)
         made = relocking.relock(target, index, upgrade=upgrade)
         for each in made:
             relocking.refuse_yanked(each)

@@ -5,13 +5,15 @@ from rich.text import Text
 
 from bevrepro.cli.doctor_view import ORDER, print_finding
 from bevrepro.core.units import size
+from bevrepro.env.evidence import named_by
 from bevrepro.env.verify import Report
 
 
 def print_report(report: Report) -> None:
     """To stdout: what was looked at, each finding, one sentence at the end."""
     console = Console(highlight=False)
-    title = f"bevrepro env verify: {report.target or 'no target'}, Python {report.python or 'unknown'}"
+    target = named_by(report.target) if report.target else "no target"
+    title = f"bevrepro env verify: {target}, Python {report.python or 'unknown'}"
     console.print(Text(title, style="bold"))
     console.print(Text(report.path), soft_wrap=True)
     count = f"{report.packages} packages, {report.files} files, {size(report.size_b)}"

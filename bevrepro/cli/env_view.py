@@ -36,7 +36,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 def print_target(target: Target) -> None:
     """Every key of the target that says something, then what gave way, then the evidence."""
     console = Console(highlight=False)
-    console.print(Text(f"{target.name}: {target.title}", "bold"))
+    console.print(Text(f"{evidence.named(target)}: {target.title}", "bold"))
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=14, no_wrap=True, style="dim")
     table.add_column(overflow="fold")

@@ -1,6 +1,7 @@
 """What was really done with a target, as words: nothing is claimed that was not done."""
 
-from bevrepro.env.target import LEVELS, Evidence, Target
+from bevrepro.core.errors import ConfigError
+from bevrepro.env.target import LEVELS, Evidence, Target, load
 
 MEANING = {
     "resolved": "a lock was made of it",
@@ -15,6 +16,19 @@ def badge(target: Target) -> str:
     """One cell: `compiled 2026-11-21`, or `unverified` where nothing was done yet."""
     best = strongest(target)
     return f"{best.level} {best.date}" if best else "unverified"
+
+
+def named(target: Target) -> str:
+    """How a target is called wherever it is named to a user: `a100 (resolved 2026-11-21)`."""
+    return f"{target.name} ({badge(target)})"
+
+
+def named_by(name: str) -> str:
+    """As `named`; the bare name, said to be unknown, where there is no such target here any more."""
+    try:
+        return named(load(name))
+    except ConfigError:
+        return f"{name} (no target of this bevrepro)"
 
 
 def strongest(target: Target) -> Evidence | None:

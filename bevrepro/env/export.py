@@ -18,6 +18,7 @@ from bevrepro.core.errors import ConfigError, DataError
 from bevrepro.core.paths import atomic_write_text, envs_dir
 from bevrepro.env.bundle import Manifest
 from bevrepro.env.downloads import ask
+from bevrepro.env.evidence import badge
 from bevrepro.env.index import Index
 from bevrepro.env.interpreter import Interpreter, this_platform
 from bevrepro.env.lockfile import Pin, read_lock
@@ -159,8 +160,8 @@ def _unhashed(target: Target, python: str) -> ConfigError:
 
 
 def _not_carried(target: Target) -> tuple[str, ...]:
-    """What the other tool will not do; `env build` does."""
-    notes = []
+    """How far the target was taken, and what the other tool will not do; `env build` does."""
+    notes = [f"How far {target.name} was taken by bevrepro env build: {badge(target)}."]
     if target.build.sdists:
         notes.append(f"Built from source without isolation, in this order: {', '.join(target.build.sdists)}.")
     if target.patches:
@@ -252,7 +253,8 @@ def _text(
             lines.append(f"sdist = {_value(_file(row['sdist']))}")
         if "wheels" in row:
             lines += ["wheels = [", *(f"    {_value(_file(each))}," for each in row["wheels"]), "]"]
-    told: dict[str, Any] = {"version": __version__, "target": target.name, "stack": target.stack}
+    told: dict[str, Any] = {"version": __version__, "target": target.name, "evidence": badge(target)}
+    told |= {"stack": target.stack}
     told |= {"build": list(target.build.sdists), "patches": list(target.patches)}
     told |= {"cuda": target.cuda.version} if target.cuda else {}
     lines += ["", "[tool.bevrepro]", *(f"{key} = {_value(value)}" for key, value in told.items())]

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import envs_dir
 from bevrepro.env import patchset
+from bevrepro.env.evidence import badge
 from bevrepro.env.index import Index
 from bevrepro.env.interpreter import Interpreter
 from bevrepro.env.layout import RECEIPT, Layout
@@ -87,6 +88,7 @@ class Plan:
         """For --dry-run --json."""
         return {
             "target": self.target.name,
+            "evidence": badge(self.target),
             "prefix": str(self.place.prefix),
             "build": str(self.build),
             "finished": self.finished,
