@@ -15,7 +15,7 @@ from nuscenes.utils.geometry_utils import points_in_box
 from nuscenes.utils.splits import create_splits_scenes
 
 from bevformer.data.synth.layout import BOXES_PER_FRAME, RECIPES
-from bevformer.data.synth.main import SCENES
+from bevformer.data.synth.sets import MINI_SCENES as SCENES
 from bevformer.data.synth.write_tables import attribute_of
 
 

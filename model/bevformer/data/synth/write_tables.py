@@ -1,13 +1,11 @@
 """The 13 tables of the nuScenes schema, from what was recorded of each scene."""
 
-import hashlib
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional
 
-from .recording import Recording, Shot
+from .recording import Recording
 from .rig import CHANNELS, LIDAR, LIDAR_IN_EGO_M, LIDAR_YAW, Camera, yaw_quaternion
+from .shot_rows import ShotRows, Table, Tokens, neighbours
 from .world import World
-
-Table = List[Dict[str, Any]]
 
 CATEGORIES = {  # our class -> the schema's category
     "car": "vehicle.car",
@@ -47,6 +45,7 @@ ATTRIBUTES = (
     "pedestrian.moving",
 )
 VISIBILITY = (("1", "v0-40", 0.0), ("2", "v40-60", 0.4), ("3", "v60-80", 0.6), ("4", "v80-100", 0.8))
+WEATHER_WORDS = {"clear": "", "rain": ", rain", "night": ", night"}  # as descriptions of real scenes say it
 MOVING_MPS = 0.2  # the threshold the benchmark's converters use
 
 
@@ -64,20 +63,17 @@ def attribute_of(kind: str, speed_mps: float) -> Optional[str]:
     return "vehicle.stopped" if kind == "bus" else "vehicle.parked"
 
 
-class Tokens:
-    """Names -> tokens: 32 hexadecimal digits that depend on the set's recipe and the name only."""
-
-    def __init__(self, recipe: str) -> None:
-        self._recipe = recipe
-
-    def __call__(self, *name: Any) -> str:
-        return hashlib.md5("|".join([self._recipe] + [str(part) for part in name]).encode()).hexdigest()
-
-
 def build_tables(
-    recordings: List[Recording], cameras: List[Camera], recipe: str, map_files: Dict[str, str]
+    recordings: List[Recording],
+    cameras: List[Camera],
+    recipe: str,
+    map_files: Dict[str, str],
+    with_boxes: bool = True,
 ) -> Dict[str, Table]:
-    """Table name -> rows.  `map_files` gives each location's PNG, relative to the data root."""
+    """Table name -> rows.  `map_files` gives each location's PNG, relative to the data root.
+
+    The test set comes without boxes: `instance` and `sample_annotation` are empty there.
+    """
     token = Tokens(recipe)
     tables: Dict[str, Table] = {
         "attribute": [
@@ -127,6 +123,8 @@ def build_tables(
         tables[name] = []
     for recording in recordings:
         _add_scene(tables, recording, cameras, token)
+        for thing in range(recording.world.num_things if with_boxes else 0):
+            _add_instance(tables, recording, thing, token)
     for location, filename in sorted(map_files.items()):
         logs = [log["token"] for log in tables["log"] if log["location"] == location]
         tables["map"].append(
@@ -161,31 +159,24 @@ def _add_scene(tables: Dict[str, Table], recording: Recording, cameras: List[Cam
             "first_sample_token": token("sample", name, 0),
             "last_sample_token": token("sample", name, count - 1),
             "name": name,
-            "description": _describe(recording.world),
+            "description": _describe(recording.world) + WEATHER_WORDS[recording.weather],
         }
     )
     _add_calibration(tables, name, cameras, token)
-    sizes = {camera.channel: (camera.height, camera.width) for camera in cameras}
+    shots = ShotRows(recording, cameras, token)
     for index, keyframe in enumerate(recording.keyframes):
         tables["sample"].append(
             {
                 "token": token("sample", name, index),
                 "timestamp": keyframe.timestamp_us,
-                **_neighbours(lambda at: token("sample", name, at), index, count),
+                **neighbours(lambda at: token("sample", name, at), index, count),
                 "scene_token": token("scene", name),
             }
         )
         for shot in keyframe.shots:
-            _add_shot(tables, name, index, count, shot, sizes.get(shot.channel, (0, 0)), token)
-    for thing in range(recording.world.num_things):
-        _add_instance(tables, recording, thing, token)
-
-
-def _neighbours(name_at: Callable[[int], str], index: int, count: int) -> Dict[str, str]:
-    return {
-        "prev": name_at(index - 1) if index else "",
-        "next": name_at(index + 1) if index + 1 < count else "",
-    }
+            shots.add(tables, shot, index, is_key_frame=True)
+    for index, shot in recording.sweeps:
+        shots.add(tables, shot, index, is_key_frame=False)
 
 
 def _describe(world: World) -> str:
@@ -221,42 +212,6 @@ def _add_calibration(tables: Dict[str, Table], name: str, cameras: List[Camera],
     )
 
 
-def _add_shot(
-    tables: Dict[str, Table],
-    name: str,
-    index: int,
-    count: int,
-    shot: Shot,
-    size: Tuple[int, int],
-    token: Tokens,
-) -> None:
-    own = token("sample_data", name, shot.channel, index)
-    x, y, yaw = shot.ego_pose
-    tables["ego_pose"].append(
-        {
-            "token": own,
-            "timestamp": shot.timestamp_us,
-            "rotation": yaw_quaternion(yaw),
-            "translation": [x, y, 0.0],
-        }
-    )
-    tables["sample_data"].append(
-        {
-            "token": own,
-            "sample_token": token("sample", name, index),
-            "ego_pose_token": own,
-            "calibrated_sensor_token": token("calibrated_sensor", name, shot.channel),
-            "timestamp": shot.timestamp_us,
-            "fileformat": "pcd" if shot.channel == LIDAR else "jpg",
-            "is_key_frame": True,
-            "height": size[0],
-            "width": size[1],
-            "filename": shot.filename,
-            **_neighbours(lambda at: token("sample_data", name, shot.channel, at), index, count),
-        }
-    )
-
-
 def _add_instance(tables: Dict[str, Table], recording: Recording, thing: int, token: Tokens) -> None:
     world, count = recording.world, len(recording.keyframes)
     kind, (length, width, height) = world.boxes.kinds[thing], world.boxes.size_N3[thing]
@@ -288,7 +243,7 @@ def _add_instance(tables: Dict[str, Table], recording: Recording, thing: int, to
                 "translation": [x, y, z],
                 "size": [float(width), float(length), float(height)],
                 "rotation": yaw_quaternion(yaw),
-                **_neighbours(name_at, index, count),
+                **neighbours(name_at, index, count),
                 "num_lidar_pts": int(keyframe.lidar_points_N[thing]),
                 "num_radar_pts": 0,
             }
