@@ -22,8 +22,9 @@ if [ -s "$sources" ]; then
 fi
 apt-get update || stop "Debian's packages cannot be reached: hand in a mirror as the secret sources (--apt-sources)"
 apt-get install --yes --no-install-recommends "$@"
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-    || stop "this base's python3 is $(python3 -V 2>&1 | cut -d ' ' -f 2); bevrepro runs on 3.10 or newer: name a newer base"
+# The distribution's, whatever Python of its own the base has first on PATH (3.8 for OpenMMLab 1.x).
+/usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+    || stop "the python3 of this base's distribution is $(/usr/bin/python3 -V 2>&1 | cut -d ' ' -f 2); bevrepro runs on 3.10 or newer: name a newer base"
 
 # SOURCE_DATE_EPOCH (an argument of the build) keeps the day out of /etc/shadow.
 useradd --uid "$USER_ID" --non-unique --create-home --shell /bin/bash bevrepro

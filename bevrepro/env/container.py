@@ -13,7 +13,7 @@ from pathlib import Path
 from bevrepro import __version__
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import docker_dir, envs_dir
-from bevrepro.env.evidence import badge
+from bevrepro.env.evidence import badge, in_order, missing
 from bevrepro.env.lockfile import LockFile, read_lock
 from bevrepro.env.target import Target
 from bevrepro.facts import tomllib
@@ -53,6 +53,7 @@ class Recipe:
     lock_sha256: str
     arguments: tuple[tuple[str, str], ...]
     disk_gib: float
+    evidence: tuple[str, ...]  # a line for each thing that was done with the target, and one for what was not
 
     @property
     def tag(self) -> str:
@@ -125,6 +126,7 @@ def make_recipe(target: Target, base: str | None = None) -> Recipe:
         lock_sha256=digest,
         arguments=tuple(arguments.items()),
         disk_gib=target.disk_gib,
+        evidence=_evidence(target),
     )
 
 
@@ -148,12 +150,21 @@ def render(recipe: Recipe) -> str:
             "Install bevrepro again.",
         )
     filled = _ARGUMENT.sub(lambda match: _argument(match, values), text)
-    return f"# Made by `bevrepro env docker --target {recipe.target}`.\n{filled}"
+    head = (f"Made by `bevrepro env docker --target {recipe.target}`.", "How far that target was taken:")
+    lines = [f"# {line}\n" for line in (*head, *(f"  {each}" for each in recipe.evidence))]
+    return "".join(lines) + "#\n" + filled
 
 
 def dockerfile(recipe: Recipe) -> Path:
     """The file it is made from."""
     return docker_dir() / recipe.file
+
+
+def _evidence(target: Target) -> tuple[str, ...]:
+    lines = [f"{each.level} {each.date}: {each.command} ({each.on})" for each in in_order(target)]
+    absent = missing(target)
+    lines += [f"never: {', '.join(absent)}"] if absent else []
+    return tuple(" ".join(line.split()) for line in lines)  # a line break would begin an instruction
 
 
 def _argument(match: "re.Match[str]", values: dict[str, str]) -> str:

@@ -8,7 +8,8 @@ import pytest
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import docker_dir
 from bevrepro.env import container
-from bevrepro.env.target import load, names
+from bevrepro.env.evidence import badge, missing
+from bevrepro.env.target import Evidence, load, names
 
 FILES = sorted(path.name for path in docker_dir().glob("Dockerfile.*"))
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -84,6 +85,27 @@ def test_a_title_cannot_add_an_instruction():
     odd = replace(load("cpu"), title='a "b" $C \\ d\nRUN evil')
     line = argument(container.render(container.make_recipe(odd)), "TITLE")
     assert line == r'"bevrepro, target cpu: a \"b\" \$C \\ d RUN evil"'
+
+
+@pytest.mark.parametrize("name", locked())
+def test_the_text_says_how_far_the_target_was_taken(name):
+    text, target = container.render(recipe(name)), load(name)
+    for each in target.evidence:
+        assert f"#   {each.level} {each.date}: {each.command} (" in text
+    assert (", ".join(missing(target)) or "\n# ") in text
+    assert badge(target) in argument(text, "EVIDENCE")
+
+
+def test_evidence_cannot_add_an_instruction():
+    odd = replace(load("cpu"), evidence=(Evidence("resolved", "2026-11-21", "x\nRUN evil", "y\r\nFROM z"),))
+    text = container.render(container.make_recipe(odd))
+    assert "#   resolved 2026-11-21: x RUN evil (y FROM z)\n" in text and "\nRUN evil" not in text
+
+
+@pytest.mark.parametrize("file", sorted(docker_dir().glob("*.sh")), ids=lambda path: path.name)
+def test_bevrepros_own_python_is_the_distributions(file):
+    """A base for OpenMMLab 1.x has a Python 3.8 of its own first on PATH."""
+    assert not re.search(r"(?<!/usr/bin/)\bpython3(?= -)", file.read_text())
 
 
 def test_a_target_without_a_lock_has_no_image():
