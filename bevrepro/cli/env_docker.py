@@ -59,6 +59,8 @@ def docker(
 
     if not build and (engine or tag or engine_option or apt_sources):
         raise BadParameter("--engine, --tag, --apt-sources and --engine-option go with --build")
+    if not build and out is None and wheels:
+        raise BadParameter("--wheels goes with --out or --build")
     if engine is not None and engine not in container_engine.ENGINES:
         raise BadParameter(f"--engine is one of {', '.join(container_engine.ENGINES)}, not {engine!r}")
     wanted = load(target)
@@ -69,8 +71,12 @@ def docker(
         return
     own = index.configured()
     locks = (*container.locks_of(wanted), container_context.control_lock())
+    container_context.refuse_absent(wheels or [])
     folders = [*(wheels or []), *container_context.local_folders(own)]
-    files = container_context.entries(text, container_context.local_packages(folders, locks))
+    packages = container_context.local_packages(folders, locks)
+    if wheels and not {each.parent for each in packages} & set(wheels):
+        _say("note: none of the files of --wheels has a hash of the lock: not taken along")
+    files = container_context.entries(text, packages)
     if not build:
         assert out is not None
         _write(recipe, files, out, dry_run, as_json)

@@ -84,6 +84,15 @@ def local_packages(folders: Iterable[Path], locks: Sequence[LockFile]) -> tuple[
     return tuple(found[name] for name in sorted(found))
 
 
+def refuse_absent(folders: Iterable[Path]) -> None:
+    """ConfigError for a folder of --wheels that is not there."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder} is no folder", "Locked packages were to come from it.", "Check --wheels."
+            )
+
+
 def control_lock() -> LockFile:
     """What bevrepro itself needs inside the image."""
     return read_lock(docker_dir() / "control.txt")
@@ -143,18 +152,15 @@ def write_context(files: Sequence[Entry], out: Path) -> str:
 
 
 def refuse_foreign(out: Path) -> None:
-    """ConfigError where `out` is a file, or a folder with anything that an earlier run did not put there."""
-    if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
-        return
-    foreign: list[str] = ["it is no folder"]
-    if out.is_dir() and not out.is_symlink():
-        ours = _recorded(out)
-        there = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if not path.is_dir()}
-        foreign = [
-            name
-            for name, path in sorted(there.items())
-            if name != MARKER and (name not in ours or path.is_symlink() or ours[name] != sha256_of(path))
-        ]
+    """ConfigError where `out` is a file, the folder one is in, or holds what no earlier run put there."""
+    here = Path.cwd().resolve()
+    if out.is_dir() and out.resolve() in (here, *here.parents):
+        raise ConfigError(
+            f"{out} is the folder that you are in, or above it",
+            "The whole folder is exchanged for a new one.",
+            "Name a folder below it, for example --out image.",
+        )
+    foreign = _foreign(out)
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise ConfigError(
@@ -162,6 +168,25 @@ def refuse_foreign(out: Path) -> None:
             "Nothing of yours is overwritten.",
             "Name a new or empty folder with --out.",
         )
+
+
+def _foreign(out: Path) -> list[str]:
+    if not os.path.lexists(out):
+        return []
+    if out.is_symlink() or not out.is_dir():
+        return ["it is no folder"]
+    ours = _recorded(out)
+    folders = {parent.as_posix() for name in ours for parent in Path(name).parents}
+    found = {path.relative_to(out).as_posix(): path for path in out.rglob("*")}
+    return [name for name, path in sorted(found.items()) if not _is_ours(name, path, ours, folders)]
+
+
+def _is_ours(name: str, path: Path, ours: Mapping[str, str], folders: set[str]) -> bool:
+    if path.is_symlink():
+        return False
+    if path.is_dir():
+        return name in folders
+    return name == MARKER or (name in ours and ours[name] == sha256_of(path))
 
 
 def _files(folder: Path) -> Iterator[Path]:

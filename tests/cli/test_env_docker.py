@@ -29,7 +29,9 @@ def engine(monkeypatch, tmp_path):
 def test_the_dockerfile_goes_to_stdout_and_nothing_else_does(capsys):
     assert main(["env", "docker"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("# Made by `bevrepro env docker --target cpu`.\n") and "FROM ${BASE}" in out
+    assert (
+        out.startswith("# Made by `bevrepro env docker --target cpu`.\n# How far") and "FROM ${BASE}" in out
+    )
     assert err == ""
 
 
@@ -53,6 +55,19 @@ def test_a_folder_gets_all_that_a_build_needs(capsys, tmp_path):
     told = json.loads(capsys.readouterr().out)
     there = {p.relative_to(tmp_path / "a b").as_posix() for p in (tmp_path / "a b").rglob("*") if p.is_file()}
     assert there - {".bevrepro-context.json"} == set(told["files"])
+
+
+def test_wheels_that_no_lock_names_are_talked_about(capsys, tmp_path):
+    (tmp_path / "six-1.0-py3-none-any.whl").write_bytes(b"x")
+    words = ["--wheels", str(tmp_path), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main(["env", "docker", *words]) == 0
+    assert "none of the files of --wheels" in capsys.readouterr().err
+
+
+def test_the_folder_one_is_in_is_not_exchanged(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["env", "docker", "--out", "."]) == 6
+    assert "the folder that you are in" in capsys.readouterr().err
 
 
 def test_a_folder_of_somebody_else_is_left_alone(capsys, tmp_path):
@@ -83,6 +98,8 @@ def test_a_build_hands_over_the_context_and_tells_the_image(engine, capsys, monk
         (["--engine", "lxc", "--build"], 2, "not 'lxc'"),
         (["--engine", "docker"], 2, "go with --build"),
         (["--build", "--apt-sources", "/none"], 6, "cannot be read"),
+        (["--wheels", "/none"], 2, "goes with --out or --build"),
+        (["--wheels", "/none", "--build"], 6, "/none is no folder"),
     ],
 )
 def test_bad_input_is_a_sentence(engine, capsys, words, code, told):

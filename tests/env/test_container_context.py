@@ -63,6 +63,17 @@ def test_foreign_and_edited_files_are_never_overwritten(tmp_path, name):
     assert (out / name).read_text() == "mine"
 
 
+@pytest.mark.parametrize("kind", ["empty folder", "link to a folder", "link to nothing"])
+def test_folders_and_links_of_ones_own_are_foreign_too(tmp_path, kind):
+    out = tmp_path / "out"
+    context.write_context(FILES, out)
+    mine = out / "docker/mine"
+    mine.mkdir() if kind == "empty folder" else mine.symlink_to(tmp_path if "folder" in kind else "none")
+    with pytest.raises(ConfigError, match="docker/mine"):
+        context.write_context(FILES, out)
+    assert os.path.lexists(mine)
+
+
 @pytest.mark.parametrize("kind", ["file", "link", "folder with a forged marker"])
 def test_what_is_no_folder_of_ours_stays_as_it_is(tmp_path, kind):
     out = tmp_path / "out"
