@@ -15,12 +15,13 @@ from typing import Any
 
 from bevrepro.core import proc
 from bevrepro.core.errors import ChildError, DiskError, MachineError, UserError
-from bevrepro.core.paths import cache_dir
+from bevrepro.core.paths import atomic_write_text, cache_dir
 from bevrepro.env import operators, patching, patchset, sdists, toolkit, wheels
 from bevrepro.env.index import Index
 from bevrepro.env.job import Job
 from bevrepro.env.layout import CUDA
 from bevrepro.env.lockfile import Pin
+from bevrepro.env.tree import sha256_of
 from bevrepro.facts import tomllib
 from bevrepro.probe.cgroup import memory_limit_b
 from bevrepro.probe.files import read_text
@@ -31,6 +32,7 @@ COMPILED = (".c", ".cc", ".cpp", ".cxx", ".cu", ".pyx", ".f", ".f90")
 MANY = 8  # C++ files from which a precompiled header pays
 HEADER = "torch/extension.h"
 NINJA = re.compile(r"^\[(\d+)/(\d+)\]")
+SUM = "sha256"  # of the wheel beside it
 EPOCH = "315532800"  # 1980, the earliest date that a zip file knows
 
 
@@ -45,7 +47,7 @@ def install_requirements(job: Job) -> None:
 def build(job: Job, pin: Pin) -> None:
     """The wheel of one sdist, in the cache afterwards."""
     kept = _kept(job, pin)
-    if _wheel_in(kept) is not None and not job.afresh:
+    if _sound(kept) is not None and not job.afresh:
         job.said[pin.name] = "compiled before"
         return
     archive = sdists.obtain(pin, job.plan.index)
@@ -77,7 +79,9 @@ def build(job: Job, pin: Pin) -> None:
 def install_built(job: Job) -> None:
     """Every wheel that was built, from the cache into the environment."""
     for pin in job.plan.sdists:
-        wheel = _wheel_in(_kept(job, pin))
+        if _sound(_kept(job, pin)) is None:
+            build(job, pin)  # lost or changed since its own step
+        wheel = _sound(_kept(job, pin))
         if wheel is None:
             raise ChildError(f"the wheel of {pin.name} is gone from {_kept(job, pin)}", do="Run it again.")
         kept = Index(no_index=True, find_links=(str(wheel.parent),))
@@ -226,13 +230,21 @@ def _wheel_in(folder: Path) -> Path | None:
     return next(iter(sorted(folder.glob("*.whl"))), None)
 
 
+def _sound(folder: Path) -> Path | None:
+    """The wheel that was kept there, unless it is not what was compiled any more."""
+    wheel = _wheel_in(folder)
+    noted = read_text(folder / SUM) if wheel else None
+    return wheel if wheel and noted is not None and noted.strip() == sha256_of(wheel) else None
+
+
 def _keep(wheel: Path, folder: Path) -> None:
-    """Into the cache, whole or not at all."""
+    """Into the cache, whole or not at all, with its sha256."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{wheel.name}.{os.getpid()}"
     try:
         shutil.copyfile(wheel, part)
         os.replace(part, folder / wheel.name)
+        atomic_write_text(folder / SUM, f"{sha256_of(wheel)}\n")
     except OSError as error:
         raise DiskError(
             f"could not keep {wheel.name} in {folder}: {error.strerror}",

@@ -1,12 +1,15 @@
 """Packages into an environment, by hash: uv, copying, so that a patch changes no cache."""
 
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from bevrepro.core.errors import ConfigError
+from bevrepro.env import uv_cache
 from bevrepro.env.index import Index, uv
 from bevrepro.env.job import Job
+from bevrepro.env.layout import STEPS
 from bevrepro.env.lockfile import Pin
 from bevrepro.env.record_file import forget_origin
 from bevrepro.env.slips import records_in, winners
@@ -59,6 +62,20 @@ def install_locked(job: Job) -> None:
         if pin is not None:
             again = ["--require-hashes", "--reinstall"]
             install(job, requirement_lines([pin]), 1, again, also=torch_url)
+    refuse_damaged_cache(job, torch_url)
+
+
+def refuse_damaged_cache(job: Job, also: str | None) -> None:
+    """DataError where uv's cache gave other files than the wheels. What looks so is fetched past it."""
+    build = job.plan.build
+    records = {uv_cache.name_of(record): record for record in records_in(build)}
+    found = uv_cache.suspects(build, records.values())
+    for name in sorted(found.keys() & job.plan.locks.pins.keys()):
+        pin, site = job.plan.locks.pins[name], next(build.glob("lib/python3*/site-packages"))
+        with tempfile.TemporaryDirectory(prefix="fresh-", dir=build / STEPS) as fresh:
+            past = ["--require-hashes", "--no-cache", "--target", fresh]
+            install(job, requirement_lines([pin]), 1, past, also=also)
+            uv_cache.refuse_damage(pin, found[name], str(site.relative_to(build)), records[name], Path(fresh))
 
 
 def install(
