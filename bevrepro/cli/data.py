@@ -4,7 +4,7 @@ from types import ModuleType
 
 from typer import Typer
 
-from bevrepro.cli import data_mount, data_prepare, data_synth
+from bevrepro.cli import data_mount, data_prepare, data_scan, data_synth
 
 data = Typer(
     help="Mount archives without extracting them, and make what training reads.", no_args_is_help=True
@@ -12,6 +12,7 @@ data = Typer(
 FAMILIES: tuple[ModuleType, ...] = (
     data_mount,
     data_prepare,
+    data_scan,
     data_synth,
 )  # modules with `register(data)`
 
