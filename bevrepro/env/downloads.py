@@ -19,8 +19,9 @@ from packaging.utils import canonicalize_name
 from bevrepro.core import proc
 from bevrepro.core.errors import DataError, MachineError
 from bevrepro.core.paths import cache_dir
-from bevrepro.env.fetch import NETWORK, OnEvent, opened, reason, silent
+from bevrepro.env.fetch import NETWORK, OnEvent, Via, opened, reason, silent
 from bevrepro.env.index import Index, uv
+from bevrepro.env.index_page import with_user
 from bevrepro.env.interpreter import Interpreter
 from bevrepro.env.lockfile import Pin
 from bevrepro.env.tree import sha256_of
@@ -42,6 +43,7 @@ class Located:
     file: str
     url: str
     hashes: tuple[str, ...]
+    via: Via = Via()
 
 
 def locate(
@@ -178,15 +180,13 @@ def _located(row: dict[str, Any], pins: dict[str, Pin], source: bool, index: Ind
         )
     url = str(right[0].get("url") or Path(right[0]["path"]).absolute().as_uri())
     file = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-    return Located(row["name"], row["version"], file, _with_user(url, index), hashes)
+    return Located(row["name"], row["version"], file, _with_user(url, index), hashes, index.via)
 
 
 def _with_user(url: str, index: Index) -> str:
-    """Files of a private index want the same user as its pages; uv leaves it out."""
+    """uv leaves the user of the index out."""
     for page in (index.index_url, *index.extra):
-        own, file = urllib.parse.urlsplit(page or ""), urllib.parse.urlsplit(url)
-        if "@" in own.netloc and own.netloc.rpartition("@")[2] == file.netloc:
-            return urllib.parse.urlunsplit(file._replace(netloc=own.netloc))
+        url = with_user(url, page or "")
     return url
 
 
@@ -194,7 +194,7 @@ def _fetched(each: Located, part: Path) -> str:
     """Download into `part`; the sha256 of what came."""
     for _ in range(TRIES):
         try:
-            return _stream(each.url, part)
+            return _stream(each, part)
         except NETWORK as error:
             failed: Exception = error
     raise MachineError(
@@ -202,9 +202,9 @@ def _fetched(each: Located, part: Path) -> str:
     ) from failed
 
 
-def _stream(url: str, part: Path) -> str:
+def _stream(each: Located, part: Path) -> str:
     digest = hashlib.sha256()
-    with opened(url) as response, open(part, "wb") as file:
+    with opened(each.url, via=each.via) as response, open(part, "wb") as file:
         while piece := response.read(PIECE_B):
             digest.update(piece)
             file.write(piece)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bevrepro.core import proc
 from bevrepro.core.errors import MachineError
+from bevrepro.env.fetch import Via
 
 DEFAULT = "the default index"
 KEYS = ("index-url", "extra-index-url", "find-links", "cert", "trusted-host", "no-index", "proxy", "timeout")
@@ -66,6 +67,11 @@ class Index:
         if self.timeout_s:
             env.setdefault("UV_HTTP_TIMEOUT", str(self.timeout_s))
         return env
+
+    @property
+    def via(self) -> Via:
+        """How this process itself reaches them."""
+        return Via(self.proxy, self.cert)
 
     def said(self) -> str:
         """For messages; without what a URL may carry as a password."""

@@ -3,9 +3,7 @@
 No index is named here: what pip's or uv's own configuration says is asked, and uv for its default.
 """
 
-import html.parser
 import io
-import urllib.parse
 import zipfile
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +13,7 @@ from bevrepro.core import proc
 from bevrepro.env import index
 from bevrepro.env.cuda_recipe import Part
 from bevrepro.env.fetch import NETWORK, NotFetched, Via, is_local, opened, plain, reason
+from bevrepro.env.index_page import links
 from bevrepro.env.unpack import BROKEN, Member, members, members_digest
 
 BLOCK_B = 1 << 18  # of a remote wheel: its list of members and its headers lie close together
@@ -36,8 +35,7 @@ def configured() -> Indexes:
     if own.no_index:
         return Indexes((), own.find_links)
     simple = [own.index_url] if own.index_url else _uv_indexes(own)
-    via = Via(own.proxy, own.cert)
-    return Indexes(tuple(dict.fromkeys([*simple, *own.extra])), own.find_links, via)
+    return Indexes(tuple(dict.fromkeys([*simple, *own.extra])), own.find_links, own.via)
 
 
 def addresses(part: Part, indexes: Indexes) -> list[str]:
@@ -86,37 +84,9 @@ def members_of(part: Part, urls: list[str], via: Via) -> list[Member] | None:
 
 
 def _on_page(page: str, part: Part, via: Via) -> list[str]:
-    address = page + "index.html" if is_local(page) else page
-    with opened(address, {"Accept": "text/html"}, via) as response:
-        text = response.read().decode("utf-8", "replace")
-    links = _Links()
-    links.feed(text)
-    found = []
-    for link in links.found:
-        address, _, fragment = urllib.parse.urljoin(page, link).partition("#")
-        name = urllib.parse.unquote(address.rsplit("/", 1)[-1])
-        # A page that promises another hash offers another file under this name.
-        if name == part.file and fragment in ("", f"sha256={part.sha256}"):
-            found.append(_with_user(address, page))
-    return found
-
-
-def _with_user(address: str, page: str) -> str:
-    """Files of a private index want the same user as its pages."""
-    file, own = urllib.parse.urlsplit(address), urllib.parse.urlsplit(page)
-    if "@" in own.netloc and own.netloc.rpartition("@")[2] == file.netloc:
-        return urllib.parse.urlunsplit(file._replace(netloc=own.netloc))
-    return address
-
-
-class _Links(html.parser.HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.found += [value for key, value in attrs if key == "href" and value]
+    # A page that promises another hash offers another file under this name.
+    right = ("", f"sha256={part.sha256}")
+    return [each.address for each in links(page, via) if each.name == part.file and each.fragment in right]
 
 
 class _Remote(io.RawIOBase):

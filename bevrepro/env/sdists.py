@@ -1,6 +1,5 @@
 """Source archives of a lock: found in folders and on index pages, checked by hash, unpacked."""
 
-import html.parser
 import os
 import shutil
 import tarfile
@@ -15,8 +14,9 @@ from packaging.version import Version
 from bevrepro.core.errors import DataError, MachineError
 from bevrepro.core.paths import cache_dir
 from bevrepro.env import index_wheels
-from bevrepro.env.fetch import NETWORK, is_local, opened, plain, reason
+from bevrepro.env.fetch import NETWORK, Via, is_local, opened, plain, reason
 from bevrepro.env.index import Index
+from bevrepro.env.index_page import links
 from bevrepro.env.lockfile import Pin
 from bevrepro.env.tree import sha256_of
 from bevrepro.env.uv_trouble import MIRROR
@@ -38,7 +38,7 @@ def obtain(pin: Pin, index: Index) -> Path:
     for url in _candidates(pin, index, tried):
         name = urllib.parse.unquote(url.rsplit("/", 1)[-1])
         try:
-            content = _read(url)
+            content = _read(url, index.via)
         except (*NETWORK, OSError) as error:
             tried.append(f"{plain(url)}: {reason(error)}")
             continue
@@ -107,8 +107,8 @@ def _keep(pin: Pin, name: str, content: bytes) -> Path | None:
         part.unlink(missing_ok=True)
 
 
-def _read(url: str) -> bytes:
-    with opened(url) as response:
+def _read(url: str, via: Via) -> bytes:
+    with opened(url, via=via) as response:
         content = response.read(MOST_B + 1)
     if len(content) > MOST_B:
         raise OSError(f"it is larger than {MOST_B >> 30} GiB")
@@ -129,38 +129,23 @@ def _candidates(pin: Pin, index: Index, tried: list[str]) -> Iterator[str]:
         if folder.is_dir():
             yield from (path.absolute().as_uri() for path in sorted(folder.iterdir()) if _is(path.name, pin))
         elif "://" in place and not is_local(place):
-            yield from _on_page(place, pin, tried)
+            yield from _on_page(place, pin, index.via, tried)
     if index.no_index:
         return
     simple = (index.index_url, *index.extra) if index.index_url else index_wheels.configured().simple
     for base in simple:
-        yield from _on_page(base.rstrip("/") + f"/{pin.name}/", pin, tried)
+        yield from _on_page(base.rstrip("/") + f"/{pin.name}/", pin, index.via, tried)
 
 
-def _on_page(page: str, pin: Pin, tried: list[str]) -> list[str]:
+def _on_page(page: str, pin: Pin, via: Via, tried: list[str]) -> list[str]:
     try:
-        with opened(page + "index.html" if is_local(page) else page, {"Accept": "text/html"}) as response:
-            text = response.read().decode("utf-8", "replace")
+        found = [each.address for each in links(page, via) if _is(each.name, pin)]
     except (*NETWORK, OSError, ValueError) as error:
         tried.append(f"{plain(page)}: {reason(error)}")
         return []
-    links = _Links()
-    links.feed(text)
-    joined = (urllib.parse.urljoin(page, link).partition("#")[0] for link in links.found)
-    found = [link for link in joined if _is(urllib.parse.unquote(link.rsplit("/", 1)[-1]), pin)]
     if not found:
         tried.append(f"{plain(page)}: it lists no sdist of that version")
     return found
-
-
-class _Links(html.parser.HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.found += [value for key, value in attrs if key == "href" and value]
 
 
 def _inside(name: str) -> str:

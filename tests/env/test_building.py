@@ -106,6 +106,23 @@ def test_an_sdist_is_found_on_an_index_page(tmp_path, cache, mirror):
     assert found.read_bytes() == path.read_bytes()
 
 
+def test_a_private_index_sees_its_user_for_the_sdist_too(tmp_path, cache, mirror):
+    path = make_sdist(tmp_path, "gamma", "3.0")
+    mirror.add("simple/gamma/", b'<a href="/f/gamma-3.0.tar.gz">y</a>')
+    mirror.add("f/gamma-3.0.tar.gz", path.read_bytes())
+    private = mirror.url.replace("//", "//me:secret@")
+    sdists.obtain(pin_of(path), Index(index_url=f"{private}/simple"))
+    assert [authorization is not None for _, _, authorization in mirror.asked] == [True, True]
+
+
+def test_an_sdist_comes_through_the_proxy_that_pip_is_told_of(tmp_path, cache, mirror):
+    path = make_sdist(tmp_path, "gamma", "3.0")
+    mirror.add("http://nowhere.invalid/simple/gamma/", b'<a href="/gamma-3.0.tar.gz">y</a>')
+    mirror.add("http://nowhere.invalid/gamma-3.0.tar.gz", path.read_bytes())
+    found = sdists.obtain(pin_of(path), Index(index_url="http://nowhere.invalid/simple", proxy=mirror.url))
+    assert found.read_bytes() == path.read_bytes()
+
+
 def test_an_sdist_of_another_hash_is_refused_and_not_kept(tmp_path, cache):
     make_sdist(tmp_path / "links", "gamma", "3.0")
     with pytest.raises(MachineError, match="not the file that was locked"):

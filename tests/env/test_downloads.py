@@ -10,7 +10,7 @@ import pytest
 
 from bevrepro.core.errors import DataError, MachineError
 from bevrepro.env import downloads
-from bevrepro.env.downloads import download, download_all, locate
+from bevrepro.env.downloads import Located, download, download_all, locate
 from bevrepro.env.index import Index
 from bevrepro.env.interpreter import Interpreter
 from bevrepro.env.lockfile import Pin
@@ -77,6 +77,14 @@ def test_a_package_that_cannot_be_had_is_named_with_the_mirror_option(shop):
     with pytest.raises(MachineError, match="small") as caught:
         locate([Pin("small", "1.0", None, ("0" * 64,))], (), HERE, index)
     assert "--index-url" in caught.value.do
+
+
+def test_a_wheel_comes_through_the_proxy_that_pip_is_told_of(shop, mirror):
+    path = wheel(shop[0], "small", "1.0")
+    mirror.add("http://nowhere.invalid/small.whl", path.read_bytes())
+    via = Index(proxy=mirror.url).via
+    found = Located("small", "1.0", path.name, "http://nowhere.invalid/small.whl", (sha256(path),), via)
+    assert download(found).read_bytes() == path.read_bytes()
 
 
 def test_an_unhashed_requirement_is_found_too(shop):
