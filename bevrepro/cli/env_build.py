@@ -16,12 +16,35 @@ if TYPE_CHECKING:
     from bevrepro.env.receipt import Receipt
     from bevrepro.env.target import Target as EnvTarget
 
-Target = Annotated[str | None, Option("--target", metavar="NAME", help="See `env list`. [default: cpu]")]
+Target = Annotated[str | None, Option("--target", metavar="NAME", help="See `env list`; by default cpu.")]
 Prefix = Annotated[
     Path | None,
-    Option("--prefix", metavar="DIR", help="Where it is. [default: envs/TARGET in the data folder]"),
+    Option("--prefix", metavar="DIR", help="By default envs/TARGET in the data folder."),
 ]
 Json = Annotated[bool, Option("--json", help="Write JSON to stdout.")]
+Python = Annotated[
+    str | None, Option("--python", metavar="PATH", help="Build on this interpreter and no other.")
+]
+IndexUrl = Annotated[
+    str | None, Option("--index-url", metavar="URL", help="A mirror, instead of what pip is set up for.")
+]
+FindLinks = Annotated[
+    list[str] | None,
+    Option("--find-links", metavar="FOLDER", help="Look for packages there as well; may be repeated."),
+]
+Offline = Annotated[
+    Path | None, Option("--offline", metavar="BUNDLE", help="From a pack of `env pack`, no network.")
+]
+Conda = Annotated[
+    bool, Option("--conda", help="Python and compilers from a conda, mamba or micromamba that is here.")
+]
+Channel = Annotated[
+    list[str] | None, Option("--conda-channel", metavar="URL", help="Instead of conda-forge.")
+]
+Rebuild = Annotated[
+    bool, Option("--rebuild", help="Build it again; the old one works until the new one does.")
+]
+Wait = Annotated[bool, Option("--wait", help="Wait for another build of the same environment.")]
 INSIDE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -37,29 +60,14 @@ def register(env: Typer) -> None:
 def build(
     target: Target = None,
     prefix: Prefix = None,
-    python: Annotated[
-        str | None, Option("--python", metavar="PATH", help="Build on this interpreter and no other.")
-    ] = None,
-    index_url: Annotated[
-        str | None, Option("--index-url", metavar="URL", help="A mirror, instead of what pip is set up for.")
-    ] = None,
-    find_links: Annotated[
-        list[str] | None,
-        Option("--find-links", metavar="FOLDER", help="Look for packages there as well; may be repeated."),
-    ] = None,
-    offline: Annotated[
-        Path | None, Option("--offline", metavar="BUNDLE", help="From a pack of `env pack`, no network.")
-    ] = None,
-    conda: Annotated[
-        bool, Option("--conda", help="Python and compilers from a conda, mamba or micromamba that is here.")
-    ] = False,
-    conda_channel: Annotated[
-        list[str] | None, Option("--conda-channel", metavar="URL", help="Instead of conda-forge.")
-    ] = None,
-    rebuild: Annotated[
-        bool, Option("--rebuild", help="Build it again; the old one works until the new one does.")
-    ] = False,
-    wait: Annotated[bool, Option("--wait", help="Wait for another build of the same environment.")] = False,
+    python: Python = None,
+    index_url: IndexUrl = None,
+    find_links: FindLinks = None,
+    offline: Offline = None,
+    conda: Conda = False,
+    conda_channel: Channel = None,
+    rebuild: Rebuild = False,
+    wait: Wait = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would be done.")] = False,
     as_json: Json = False,
 ) -> None:

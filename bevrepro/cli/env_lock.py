@@ -34,7 +34,7 @@ def register(env: Typer) -> None:
 
 def lock(
     targets: Annotated[
-        list[str] | None, Argument(metavar="TARGET...", help="Which ones. [default: all]", show_default=False)
+        list[str] | None, Argument(metavar="TARGET...", help="By default all of them.", show_default=False)
     ] = None,
     check: Annotated[
         bool, Option("--check", help="Write nothing, ask no index; exit 1 where lock and target disagree.")
