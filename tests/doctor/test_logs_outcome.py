@@ -37,6 +37,25 @@ def test_a_crash_that_no_training_got_over_is_told(text):
     assert "GPU-OOM" in found(text)
 
 
+EVALUATED = "user@host:~$ # a smaller batch now\nSaving metrics\nmAP: 0.2519\nNDS: 0.3545\n"
+TESTS = "============== test session starts ==============\ncollected 2 items\n"
+
+
+def test_a_crash_before_a_result_is_past():
+    assert found(OOM + "\n" + EVALUATED) == []
+
+
+@pytest.mark.parametrize("after", ["mAP: 0.0000\n", EVALUATED + "Killed\n", "Saving metrics\n"])
+def test_no_result_or_trouble_after_it_leaves_the_crash(after):
+    assert "GPU-OOM" in found(OOM + "\n" + after)
+
+
+def test_what_passed_tests_print_is_no_failure():
+    assert found(f"{TESTS}{OOM}\n======== 2 passed, 1 warning in 9.11s ========\n") == []
+    assert found(f"{TESTS}{OOM}\n======== 1 failed, 1 passed in 9.11s ========\n") == ["GPU-OOM"]
+    assert found(f"{OOM}\n{TESTS}======== 2 passed in 9.11s ========\n") == ["GPU-OOM"]
+
+
 @pytest.mark.parametrize(
     "quote",
     [
