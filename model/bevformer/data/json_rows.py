@@ -67,7 +67,12 @@ class Field:
 
 def row_batches(store: Store, path: str, fields: Sequence[Field]) -> Iterator[List[Raw]]:
     """Batches of tuples, one tuple a row.  DataError names the table and the row that is cut or broken."""
-    return _Reader(path, fields).batches(text_blocks(store, path))
+    return rows_of_text(path, fields, text_blocks(store, path))
+
+
+def rows_of_text(path: str, fields: Sequence[Field], text: Iterable[str]) -> Iterator[List[Raw]]:
+    """As `row_batches`, of a table that passes by in pieces; `path` is for the messages."""
+    return _Reader(path, fields).batches(text)
 
 
 def text_blocks(store: Store, path: str, block_bytes: int = BLOCK_BYTES) -> Iterator[str]:
