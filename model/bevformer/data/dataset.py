@@ -3,7 +3,7 @@
 Source: BEVFormer's `CustomNuScenesDataset` at 66b65f3 (facts: bevformer.md, Data and ego motion).
 """
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -75,22 +75,31 @@ class NuScenesQueue:
         return GroundTruth(torch.from_numpy(boxes), torch.from_numpy(labels))
 
     def train_sample(self, index: int, rng: np.random.RandomState) -> Optional[Sample]:
-        """The queue of `queue_length` frames that ends at `index`; ego motion relative within it.
+        """The queue of `queue_length` frames that ends at `index`; None when `draw_queue` says None."""
+        queue = self.draw_queue(index, rng)
+        return None if queue is None else self.load_queue(queue, rng)
 
-        None when any of its frames has no valid box: the caller draws another index.
+    def draw_queue(self, index: int, rng: np.random.RandomState) -> Optional[List[int]]:
+        """Which frames the queue that ends at `index` has; no image is read.
+
+        None when any of them has no valid box: the caller draws another index.
         """
         queue = self.queue_indices(index, rng)
         if any(len(self.truth(i).labels_G) == 0 for i in sorted(set(queue))):
             return None
+        return queue
+
+    def load_queue(self, queue: Sequence[int], rng: np.random.RandomState) -> Sample:
+        """A drawn queue with its images and boxes; ego motion relative within it."""
         tokens = [self.infos.infos[i]["scene_token"] for i in queue]
-        can_bus = queue_differences(self._can_bus_F18[queue], tokens)
+        can_bus = queue_differences(self._can_bus_F18[list(queue)], tokens)
         frames = []
         for k, i in enumerate(queue):
             # A set of one frame has no history to learn from; elsewhere a repeated frame 0 counts as
             # history without motion, as upstream.
             history = k > 0 and tokens[k] == tokens[k - 1] and len(self) > 1
             frames.append(self._frame(i, can_bus[k], history, rng))
-        return Sample(tuple(frames), self.truth(index))
+        return Sample(tuple(frames), self.truth(queue[-1]))
 
     def queue_indices(self, index: int, rng: np.random.RandomState) -> List[int]:
         """`queue_length` indices, sorted, `index` last: of those before it one is dropped at random.
