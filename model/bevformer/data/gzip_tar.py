@@ -59,6 +59,11 @@ def index(path: str) -> Tuple[Dict[str, Span], str]:
     return files, stem + ".gzi"
 
 
+def is_indexed(path: str) -> bool:
+    """Whether `index` would find its work done."""
+    return _cached(os.path.join(cache_dir(), "gzip", _key(path))) is not None
+
+
 def _key(path: str) -> str:
     real = os.path.realpath(path)
     found = os.stat(real)
