@@ -4,12 +4,13 @@ from types import ModuleType
 
 from typer import Typer
 
-from bevrepro.cli import data_index, data_mount, data_prepare, data_scan, data_synth
+from bevrepro.cli import data_extract, data_index, data_mount, data_prepare, data_scan, data_synth
 
 data = Typer(
     help="Mount archives without extracting them, and make what training reads.", no_args_is_help=True
 )
 FAMILIES: tuple[ModuleType, ...] = (
+    data_extract,
     data_index,
     data_mount,
     data_prepare,

@@ -19,6 +19,8 @@ VERBS = {  # verb -> module with `main(argv, talk) -> exit code`
     "bench": "bevformer.bench",
     "viz": "bevformer.viz",
     "store": "bevformer.data.store_main",
+    "verify": "bevformer.data.verify_main",
+    "extract": "bevformer.data.extract_main",
     "index": "bevformer.data.index_main",
 }
 
