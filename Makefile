@@ -38,7 +38,7 @@ format: venv  ## Rewrite the code in the agreed format
 docs: venv  ## Write docs/checks.md again, from the doctor's checks
 	@$(VENV)/bevrepro doctor --list --format markdown > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
 
-test-container: venv  ## Build the CPU image twice and look inside (root, buildah, debootstrap; ten minutes)
+test-container: venv  ## Build the CPU image twice and look inside (root, buildah, debootstrap; five minutes)
 	@$(VENV)/python -m pytest -m container $(if $(ARGS),$(ARGS),tests/container)
 
 lock: venv  ## Resolve envs/targets/*.toml again into envs/locks/
