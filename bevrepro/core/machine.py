@@ -137,6 +137,10 @@ class Fuse:
     device: str | None = None  # "ok", "absent", "forbidden"
     libraries: tuple[str, ...] | None = None  # file names: "libfuse.so.2", "libfuse3.so.3"
     helpers: tuple[str, ...] | None = None  # "fusermount", "fusermount3"
+    helper_set_uid: bool | None = None  # the first of them runs as root, whoever starts it
+    no_new_privileges: bool | None = None  # no program gains rights by being started, so no helper works
+    apparmor: str | None = None  # this process's profile where it is enforced: "docker-default"
+    allow_other: bool | None = None  # /etc/fuse.conf lets ordinary users show mounts to others
 
 
 @dataclass(frozen=True)

@@ -1,55 +1,29 @@
 """Whether archives can be mounted. Nothing here fails: the in-process reader reads the same archives."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from bevrepro.core.machine import Machine
 from bevrepro.doctor.check import Check, Verdict, info, warn
+from bevrepro.probe.fuse import lacks
 
 INSTEAD = "Until then --data-root takes the archives themselves."
 
 
-def _device(machine: Machine) -> Iterator[Verdict]:
-    state, container = machine.fuse.device, machine.host.container
-    if state == "absent":
-        seen = "no /dev/fuse"
-    elif state == "forbidden":
-        seen = "/dev/fuse is there, but may not be opened"
-    else:
-        return
-    if container:
-        yield warn(
-            f"{seen} in this container ({container})",
-            f"Start it with --device /dev/fuse --cap-add SYS_ADMIN. {INSTEAD}",
-        )
-    else:
-        yield warn(seen, f"Load the kernel module. {INSTEAD}", "sudo modprobe fuse")
+def _lacking(id: str, machine: Machine) -> Iterator[Verdict]:
+    for lack in lacks(machine.fuse, machine.host):
+        if lack.id == id:
+            yield warn(lack.seen, f"{lack.remedy[0].upper()}{lack.remedy[1:]}. {INSTEAD}", *lack.commands)
 
 
-def _library(machine: Machine) -> Iterator[Verdict]:
-    if machine.fuse.libraries == ():
-        yield warn(
-            "no FUSE library (libfuse.so.2 or libfuse3.so.3)",
-            f"Install it: Debian and Ubuntu, or Fedora. {INSTEAD}",
-            "sudo apt install fuse3 libfuse3-3",
-            "sudo dnf install fuse3-libs fuse3",
-        )
-
-
-def _helper(machine: Machine) -> Iterator[Verdict]:
-    if machine.host.root is False and machine.fuse.helpers == ():
-        yield warn(
-            "no fusermount or fusermount3 on PATH",
-            f"Install it. {INSTEAD}",
-            "sudo apt install fuse3",
-        )
+_device = partial(_lacking, "fuse-device")
+_library = partial(_lacking, "fuse-library")
+_helper = partial(_lacking, "fuse-helper")
 
 
 def _capability(machine: Machine) -> Iterator[Verdict]:
-    if machine.host.may_mount is False and machine.fuse.device == "ok":
-        yield warn(
-            f"no right to mount here (CAP_SYS_ADMIN){' in a container' if machine.host.container else ''}",
-            f"Start the container with --cap-add SYS_ADMIN --device /dev/fuse. {INSTEAD}",
-        )
+    if machine.fuse.device == "ok":  # without the device, rights are the second question
+        yield from _lacking("fuse-capability", machine)
 
 
 def _override(machine: Machine) -> Iterator[Verdict]:

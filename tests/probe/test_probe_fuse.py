@@ -46,3 +46,28 @@ def test_a_device_that_may_not_be_opened_is_forbidden(tmp_path, monkeypatch):
     monkeypatch.setattr(fuse, "is_character_device", lambda path: True)
     monkeypatch.setattr(fuse.os, "open", refuse)
     assert fuse.probe_fuse(tmp_path, {}).device == "forbidden"
+
+
+def test_what_takes_the_right_away_is_read(tmp_path):
+    for name, text in {
+        "proc/self/status": "Name:\tpython\nNoNewPrivs:\t1\n",
+        "proc/self/attr/current": "docker-default (enforce)\n",
+        "etc/fuse.conf": "# user_allow_other\nuser_allow_other\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = fuse.probe_fuse(tmp_path, {})
+    assert (found.no_new_privileges, found.apparmor, found.allow_other) == (True, "docker-default", True)
+    (tmp_path / "proc/self/attr/current").write_text("unconfined\n")
+    (tmp_path / "etc/fuse.conf").write_text("#user_allow_other\n")
+    found = fuse.probe_fuse(tmp_path, {})
+    assert (found.apparmor, found.allow_other) == (None, False)
+
+
+def test_a_fusermount_without_its_set_uid_bit_is_told_from_the_system_s(tmp_path, monkeypatch):
+    helper = tmp_path / "fusermount3"
+    helper.touch()
+    monkeypatch.setattr(fuse.proc, "which", lambda name: helper if name == "fusermount3" else None)
+    assert fuse.probe_fuse(tmp_path, {}).helper_set_uid is False
+    monkeypatch.setattr(fuse.proc, "which", lambda name: None)
+    assert fuse.probe_fuse(tmp_path, {}).helper_set_uid is None
