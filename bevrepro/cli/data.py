@@ -4,7 +4,15 @@ from types import ModuleType
 
 from typer import Typer
 
-from bevrepro.cli import data_extract, data_index, data_mount, data_prepare, data_scan, data_synth
+from bevrepro.cli import (
+    data_extract,
+    data_index,
+    data_mount,
+    data_prepare,
+    data_scan,
+    data_synth,
+    data_verify,
+)
 
 data = Typer(
     help="Mount archives without extracting them, and make what training reads.", no_args_is_help=True
@@ -16,6 +24,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     data_prepare,
     data_scan,
     data_synth,
+    data_verify,
 )  # modules with `register(data)`
 
 

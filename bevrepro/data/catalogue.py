@@ -166,7 +166,7 @@ def _by_name(named: list[Entry], inside: Inside, content: Family, synthetic: boo
         said = "perhaps of the older generation, whose size nobody wrote down; its md5 tells"
         return _from(without, "older-unknown", said)
     said = f"{gb(inside.size_b)} ({inside.size_b} bytes), where {' or '.join(map(str, sizes))} were published"
-    return _from(entry, "cut" if inside.size_b < smallest else "other-size", said)
+    return _from(entry, "other-size", said)
 
 
 def _by_content(inside: Inside, content: Family) -> Identity:

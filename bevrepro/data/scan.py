@@ -55,6 +55,7 @@ class Scan:
     folders: tuple[Extracted, ...]
     states: tuple[State, ...]
     notes: tuple[str, ...]
+    synthetic: bool = False  # made by `data synth`
 
     @property
     def bad(self) -> list[Item]:
@@ -97,7 +98,7 @@ def scan(places: Sequence[Path], known: tuple[Entry, ...] | None = None) -> Scan
     notes += _generations(items)
     here = pieces_here(items, folders)
     states = tuple(needs.judge(task, here) for task in needs.tasks())
-    return Scan(tuple(items), folders, states, tuple(notes))
+    return Scan(tuple(items), folders, states, tuple(notes), found.made_by_synth)
 
 
 def glance(path: Path, known: tuple[Entry, ...] | None = None, synthetic: bool = False) -> Item:

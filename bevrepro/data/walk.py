@@ -24,6 +24,7 @@ class Found:
     synthetic: set[Path] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     entries: int = 0
+    made_by_synth: bool = False
 
 
 def walk(places: Sequence[Path]) -> Found:
@@ -71,6 +72,7 @@ def _folder(folder: Path, depth: int, found: Found, seen: set[tuple[int, int]]) 
     synthetic = _made_by_synth(folder)
     if is_root({entry.name for entry in entries if _is_folder(entry)}):
         found.roots.append(folder)
+        found.made_by_synth |= synthetic
     for entry in entries:
         if not _is_folder(entry):
             _file(Path(entry.path), names, synthetic, found)
