@@ -42,3 +42,9 @@ class DiskError(UserError):
     """No space left, or a folder that cannot be written."""
 
     exit_code = 8
+
+
+class ChildError(UserError):
+    """Another process that this one works with ended or cannot be reached."""
+
+    exit_code = 9

@@ -6,6 +6,7 @@ import torch
 
 from .config import Config
 from .init_weights import departures
+from .ranks import ALONE, Ranks
 from .runstate import Options
 
 # Mildest first (DESIGN.md).
@@ -23,17 +24,29 @@ def ledger_entry(what: str, effect: str, why: str) -> Dict[str, str]:
 
 
 def fidelity_ledger(
-    config: Config, options: Options, device: torch.device, init: Optional[Mapping[str, Any]] = None
+    config: Config,
+    options: Options,
+    device: torch.device,
+    init: Optional[Mapping[str, Any]] = None,
+    ranks: Ranks = ALONE,
 ) -> List[Dict[str, str]]:
     """Every departure of this run from its recipe.  `init`: the record of its initial weights, if any."""
     schedule, entries = config.schedule, []
-    if schedule.world_size > 1:
+    if schedule.world_size != ranks.world:
         entries.append(
             ledger_entry(
                 "batch of %d instead of %d"
-                % (schedule.samples_per_gpu, schedule.samples_per_gpu * schedule.world_size),
+                % (schedule.samples_per_gpu * ranks.world, schedule.samples_per_gpu * schedule.world_size),
                 CHANGES,
-                "the recipe asks for %d devices and this is one" % schedule.world_size,
+                "the recipe is for %d ranks, this run has %d" % (schedule.world_size, ranks.world),
+            )
+        )
+    if len(ranks.mine) > 1:
+        entries.append(
+            ledger_entry(
+                "%d ranks one after another on each device" % len(ranks.mine),
+                ROUNDING,
+                "gradients add up in another order; divisor, random streams and sampler are the ranks' own",
             )
         )
     if schedule.fp16_loss_scale:

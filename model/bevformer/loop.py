@@ -1,4 +1,4 @@
-"""The training loop: one device, plain PyTorch, no state but the weights, the optimiser and the step."""
+"""The training loop: plain PyTorch, no state but the weights, the optimiser and the step."""
 
 import math
 import os
@@ -18,9 +18,10 @@ from .config import ScheduleConfig
 from .errors import DataError, UserError
 from .matching import Diverged
 from .optim import clip_gradients, lr_factor, set_lr
+from .ranks import ALONE, Ranks, mean_terms, refuse_live_batch_norm
 from .runstate import DataOrder, seed_step, step_rng
 from .talk import Talk
-from .trainlog import TrainLog
+from .trainlog import NoLog
 from .types import Sample
 
 
@@ -68,6 +69,7 @@ class Saver:
     by_epoch: bool
     order: DataOrder
     every_steps: int
+    leads: bool = True  # the other processes of a run only know the path
 
     def due(self, done: int, total: int) -> bool:
         """After `done` optimiser steps."""
@@ -81,6 +83,8 @@ class Saver:
 
     def save(self, done: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
         path = self.path(done)
+        if not self.leads:
+            return path
         meta = dict(
             self.meta,
             iter=done,
@@ -102,48 +106,101 @@ class Outcome:
     seconds_per_step: Optional[float]
 
 
-def draw_samples(
+def draw_queues(
     dataset: Any, indices: Sequence[int], pool: Sequence[int], rng: np.random.RandomState
-) -> List[Sample]:
-    """The training queues at `indices`; one without valid boxes is redrawn from `pool`, as upstream does."""
-    samples = []
+) -> List[List[int]]:
+    """The training queues that end at `indices`, before any image is read; one without valid boxes is
+    redrawn from `pool`, as upstream does.
+    """
+    queues = []
     for index in indices:
-        sample = dataset.train_sample(index, rng)
+        queue = dataset.draw_queue(index, rng)
         for _ in range(20 * len(pool)):
-            if sample is not None:
+            if queue is not None:
                 break
-            sample = dataset.train_sample(pool[rng.randint(len(pool))], rng)
-        if sample is None:
+            queue = dataset.draw_queue(pool[rng.randint(len(pool))], rng)
+        if queue is None:
             raise DataError(
                 "no frame of the training set has a valid box",
                 "There is nothing to learn from.",
                 "Check the infos with `bevrepro data prepare`.",
             )
-        samples.append(sample)
-    return samples
+        queues.append(queue)
+    return queues
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one rank's step will train on, its images not read yet."""
+
+    rank: int
+    queues: List[List[int]]
+    rng: np.random.RandomState
+
+    def positives(self, dataset: Any) -> int:
+        """True boxes in the batch."""
+        return sum(len(dataset.truth(queue[-1]).labels_G) for queue in self.queues)
+
+
+def draw_step(dataset: Any, order: DataOrder, step: int, ranks: Ranks) -> List[Drawn]:
+    """One entry for each rank of this process."""
+    drawn = []
+    for rank in ranks.mine:
+        rng = step_rng(order.seed, step, rank)
+        drawn.append(Drawn(rank, draw_queues(dataset, order.at(step, rank), order.indices, rng), rng))
+    return drawn
 
 
 def train_step(
     model: Any,
     optimizer: torch.optim.Optimizer,
-    samples: List[Sample],
-    rng: np.random.RandomState,
+    dataset: Any,
+    order: DataOrder,
+    step: int,
+    ranks: Ranks,
     grad_clip: float,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Dict[str, float]:
-    """One optimiser step; returns the loss terms, their sum and the gradient norm before clipping.
+    """One optimiser step of all ranks; returns the loss terms (means over the ranks), their sum, the gradient
+    norm before clipping and `data_time` in seconds.
 
-    Raises Diverged before the weights are touched when the loss or the norm is not finite.
+    Raises Diverged before the weights are touched when the loss or the norm is not finite on any rank.
     """
     optimizer.zero_grad()
-    losses = model.loss(samples[0] if len(samples) == 1 else samples, rng)
-    total = sum(losses.values())
-    terms = {key: float(value.detach()) for key, value in losses.items()}
-    terms["loss"] = float(total.detach())
+    start_s = clock()
+    drawn = draw_step(dataset, order, step, ranks)
+    mean_positives = ranks.sum([sum(each.positives(dataset) for each in drawn)])[0] / ranks.world
+    data_s, by_rank = clock() - start_s, []
+    for each in drawn:
+        start_s = clock()
+        seed_step(order.seed, step, each.rank)
+        samples = [dataset.load_queue(queue, each.rng) for queue in each.queues]
+        data_s += clock() - start_s
+        by_rank.append(_backward(model, samples, each.rng, mean_positives, ranks.world))
+    terms = mean_terms(by_rank, ranks)
     _require_finite(terms)
-    total.backward()
+    ranks.sum_gradients(model)
     terms["grad_norm"] = clip_gradients(model, grad_clip)
     _require_finite(terms)
     optimizer.step()
+    return dict(terms, data_time=data_s)
+
+
+def _backward(
+    model: Any, samples: List[Sample], rng: np.random.RandomState, mean_positives: float, world: int
+) -> Dict[str, float]:
+    """Adds a rank's share of the gradient; its loss terms, none where the matching found no finite cost.
+    What is not finite is left to the caller, since the other ranks wait for this one.
+    """
+    try:
+        losses = model.loss(samples[0] if len(samples) == 1 else samples, rng, mean_positives)
+    except Diverged:
+        return {}
+    total = sum(losses.values())
+    terms = {key: float(value.detach()) for key, value in losses.items()}
+    terms["loss"] = float(total.detach())
+    if all(map(math.isfinite, terms.values())):
+        (total / world).backward()
     return terms
 
 
@@ -162,8 +219,9 @@ def train_loop(
     first_step: int,
     total: int,
     saver: Saver,
-    log: TrainLog,
+    log: NoLog,
     talk: Talk,
+    ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Steps `first_step` .. `total` - 1.  Raises Interrupted or Diverged, which say what is saved."""
@@ -172,34 +230,33 @@ def train_loop(
     times_s: List[float] = []
     talk.progress("train", first_step, total)
     model.train()
+    refuse_live_batch_norm(model, ranks)
     with StopSignal() as stop:
         for step in range(first_step, total):
             start_s = clock()
             factor = lr_factor(schedule, step, order.steps_per_epoch)
             set_lr(optimizer, factor)
-            seed_step(order.seed, step)
-            rng = step_rng(order.seed, step)
-            samples = draw_samples(dataset, order.at(step), order.indices, rng)
-            data_s = clock() - start_s
             try:
-                terms = train_step(model, optimizer, samples, rng, schedule.grad_clip)
+                terms = train_step(model, optimizer, dataset, order, step, ranks, schedule.grad_clip, clock)
             except Diverged as error:
                 raise _diverged(error, step, path, log) from None
+            data_s = terms.pop("data_time")
             times_s.append(clock() - start_s)
             log.step(step, schedule.lr * factor, dict(terms, time=times_s[-1], data_time=data_s))
             talk.progress(
                 "train", step + 1, total, "loss %.2f  lr %.1e" % (terms["loss"], schedule.lr * factor)
             )
-            if saver.due(step + 1, total) or stop.number is not None:
+            stopped = ranks.any_signal(stop.number)
+            if saver.due(step + 1, total) or stopped is not None:
                 path = saver.save(step + 1, model, optimizer)
-            if stop.number is not None and step + 1 < total:
-                raise _interrupted(stop.number, step + 1, total, path, log)
+            if stopped is not None and step + 1 < total:
+                raise _interrupted(stopped, step + 1, total, path, log)
     # The first step pays for caches and thread pools.
     counted = times_s[1:] or times_s
     return Outcome(total, path, terms, sum(counted) / len(counted) if counted else None)
 
 
-def _diverged(error: Diverged, step: int, path: str, log: TrainLog) -> Diverged:
+def _diverged(error: Diverged, step: int, path: str, log: NoLog) -> Diverged:
     seen = "Training stopped at step %d: %s." % (step + 1, error.seen)
     log.say(seen)
     return Diverged(
@@ -209,7 +266,7 @@ def _diverged(error: Diverged, step: int, path: str, log: TrainLog) -> Diverged:
     )
 
 
-def _interrupted(number: int, done: int, total: int, path: str, log: TrainLog) -> Interrupted:
+def _interrupted(number: int, done: int, total: int, path: str, log: NoLog) -> Interrupted:
     name = signal.Signals(number).name
     seen = "Stopped by %s after step %d of %d." % (name, done, total)
     log.say(seen)

@@ -18,6 +18,7 @@ from .atomic import write_atomically
 from .config import Config, to_dict
 from .ledger import fidelity_ledger
 from .loop import Outcome
+from .ranks import ALONE, Ranks
 from .runstate import DataOrder, Options
 
 
@@ -141,9 +142,10 @@ class RunKeeper:
         first_step: int,
         total: int,
         init: Optional[Dict[str, Any]] = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.path = os.path.join(options.work_dir, "run.json")
-        self.work_dir, self.ledger = options.work_dir, fidelity_ledger(config, options, device, init)
+        self.work_dir, self.ledger = options.work_dir, fidelity_ledger(config, options, device, init, ranks)
         self._start_s = time.monotonic()
         self._session: Dict[str, Any] = {
             "command": [sys.executable, "-m", "bevformer"] + list(options.command),
@@ -159,12 +161,13 @@ class RunKeeper:
             "config_name": config.name,
             "config": to_dict(config),
             "seed": order.seed,
-            "random_scheme": "pure function of (seed, step), version 1",
+            "random_scheme": "pure function of (seed, step, rank), version 1",
             "infos_digest": options.infos_digest,
             "frames": len(order.indices),
             "steps_per_epoch": order.steps_per_epoch,
             "total_steps": total,
-            "effective_batch": order.batch,
+            "effective_batch": order.batch * ranks.world,
+            "ranks": {"world": ranks.world, "processes": ranks.processes},
             "code": git_commit(),
             "init_from": init,
             "ledger": self.ledger,

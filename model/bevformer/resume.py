@@ -11,6 +11,7 @@ from .checkpoint import load_checkpoint
 from .config import Config, to_dict
 from .errors import CheckpointError, ConfigError, DataError
 from .init_weights import file_digest
+from .ranks import Ranks
 from .runstate import Options
 from .talk import Talk
 
@@ -70,6 +71,17 @@ def check_resumed(resumed: Optional[Dict[str, Any]], config: Config, options: Op
             do="Leave --seed out, or start afresh in another --work-dir.",
         )
     return seed
+
+
+def check_world(resumed: Optional[Dict[str, Any]], ranks: Ranks, options: Options) -> None:
+    """Refuses to go on with another number of ranks. The number of processes may change."""
+    then = resumed["meta"].get("world_size", 1) if resumed else ranks.world
+    if then != ranks.world:
+        raise ConfigError(
+            "%s was trained with %d ranks, this would go on with %d" % (options.resume, then, ranks.world),
+            "Batch, data order and learning rate would change within the run.",
+            "Give --emulate-gpus %d, or start afresh in another --work-dir." % then,
+        )
 
 
 def _stored_config(meta: Dict[str, Any]) -> Dict[str, Any]:

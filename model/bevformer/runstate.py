@@ -1,9 +1,9 @@
 """Where a run stands, as a pure function of (seed, step).
 
 Nothing random is carried from step to step: the order of an epoch comes from (seed, epoch), the random
-streams of a step from (seed, step), the learning rate from the step (`optim.lr_factor`).  So a checkpoint
-needs only the weights, the optimiser and the step number, and a resumed run equals an uninterrupted one
-by construction: bit for bit on a CPU with the same library versions and number of threads.
+streams of a step from (seed, step, rank), the learning rate from the step (`optim.lr_factor`).  So a
+checkpoint needs only the weights, the optimiser and the step number, and a resumed run equals an
+uninterrupted one by construction: bit for bit on a CPU with the same library versions and number of threads.
 """
 
 import random
@@ -30,44 +30,47 @@ class Options:
     deterministic: bool = False
     infos_digest: str = ""
     command: Sequence[str] = ()
+    emulate_gpus: Optional[int] = None  # ranks to stand for; None: as many as the recipe asks for
 
 
 @dataclass(frozen=True)
 class DataOrder:
-    """Which frames step `step` trains on: each epoch is a permutation of `indices` in batches.
+    """Which frames step `step` trains on: each epoch is a permutation of `indices`, cut into one part per
+    rank, and each part into batches.
 
-    The last batch of an epoch is filled up from its beginning, as the reference's sampler does.
+    What is missing at the end of an epoch is filled up from its beginning, as the reference's sampler does.
     """
 
     indices: Sequence[int]
-    batch: int
+    batch: int  # of one rank
     seed: int
+    world: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, -(-len(self.indices) // self.batch))
+        return max(1, -(-len(self.indices) // (self.batch * self.world)))
 
     def epoch_of(self, step: int) -> int:
         return step // self.steps_per_epoch
 
-    def at(self, step: int) -> List[int]:
-        """The `batch` frame indices of a step."""
+    def at(self, step: int, rank: int = 0) -> List[int]:
+        """The `batch` frame indices of a rank's step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = _stream(self.seed, epoch, _ORDER).permutation(len(self.indices))
-        first = place * self.batch
+        first = (rank * self.steps_per_epoch + place) * self.batch
         return [int(self.indices[order[k % len(order)]]) for k in range(first, first + self.batch)]
 
 
-def step_rng(seed: int, step: int) -> np.random.RandomState:
-    """Queue, redraw, photometric distortion and GridMask of one step."""
-    return _stream(seed, step, _NUMPY)
+def step_rng(seed: int, step: int, rank: int = 0) -> np.random.RandomState:
+    """Queue, redraw, photometric distortion and GridMask of a rank's step."""
+    return _stream(seed, step, _NUMPY, rank)
 
 
-def seed_step(seed: int, step: int) -> None:
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Set the global generators that dropout and library code draw from, on every device."""
-    torch.manual_seed(_number(seed, step, _TORCH))
-    random.seed(_number(seed, step, _PYTHON))
-    np.random.seed(_number(seed, step, _PYTHON))
+    torch.manual_seed(_number(seed, step, _TORCH, rank))
+    random.seed(_number(seed, step, _PYTHON, rank))
+    np.random.seed(_number(seed, step, _PYTHON, rank))
 
 
 def seed_weights(seed: int) -> None:
@@ -77,9 +80,10 @@ def seed_weights(seed: int) -> None:
     np.random.seed(_number(seed, 0, _WEIGHTS))
 
 
-def _stream(seed: int, step: int, purpose: int) -> np.random.RandomState:
-    return np.random.RandomState([seed % 2**32, step, purpose])
+def _stream(seed: int, step: int, purpose: int, rank: int = 0) -> np.random.RandomState:
+    """Rank 0 has the streams that a run of one rank has."""
+    return np.random.RandomState([seed % 2**32, step, purpose] + ([rank] if rank else []))
 
 
-def _number(seed: int, step: int, purpose: int) -> int:
-    return int(_stream(seed, step, purpose).randint(2**31 - 1))
+def _number(seed: int, step: int, purpose: int, rank: int = 0) -> int:
+    return int(_stream(seed, step, purpose, rank).randint(2**31 - 1))

@@ -31,6 +31,10 @@ class Talk:
     def from_environment(cls) -> "Talk":
         return cls(os.environ.get("BEVREPRO_EVENTS") == "1")
 
+    def only_errors(self) -> "Talk":
+        """For the processes of a run beside the first: errors are said by whoever has them."""
+        return _OnlyErrors(self.events)
+
     def _emit(self, **event: Any) -> None:
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
@@ -62,3 +66,11 @@ class Talk:
             self._emit(event="error", exit_code=error.exit_code, seen=error.seen, why=error.why, do=error.do)
         else:
             sys.stderr.write(str(error) + "\n")
+
+
+class _OnlyErrors(Talk):
+    def progress(self, task: str, done: int, total: int, text: str = "") -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def result(self, **fields: Any) -> None: ...

@@ -1,6 +1,8 @@
-"""`train`: teach a configuration on prepared frames, on the CPU or one GPU, and go on after a stop.
+"""`train`: teach a configuration on prepared frames, on the CPU or on GPUs, and go on after a stop.
 
-    train CONFIG --data-root R... --infos FILE|DIR --work-dir W [--gpus 0|1] [--seed N] [--resume-from F]
+    train CONFIG --data-root R... --infos FILE|DIR --work-dir W [--gpus N] [--seed N] [--resume-from F]
+
+Several processes are started by torchrun; fewer of them than the recipe's ranks share the ranks (`ranks`).
 
 Leaves in W: config.json, <ts>.log, <ts>.log.json, iter_0.pth (before the first step), epoch_N.pth or
 iter_N.pth, latest.pth and run.json.
@@ -23,10 +25,11 @@ from .errors import ConfigError, DataError
 from .init_weights import initialise
 from .loop import Diverged, Interrupted, Saver, train_loop
 from .optim import build_optimizer
-from .resume import check_resumed, find_resume, restore_optimizer, resumed_init
+from .ranks import Ranks, join, leave, local_device
+from .resume import check_resumed, check_world, find_resume, restore_optimizer, resumed_init
 from .runstate import DataOrder, Options, seed_weights
 from .talk import Talk
-from .trainlog import TrainLog
+from .trainlog import NoLog, TrainLog
 from .types import CLASSES
 
 SAVE_EVERY_STEPS = 500  # for recipes of a fixed number of steps; the others save once per epoch, as upstream
@@ -44,7 +47,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--gpus",
         type=int,
         default=1 if torch.cuda.is_available() else 0,
-        help="0 is the CPU (default: 1 where torch sees a GPU)",
+        help="GPUs of this machine; 0 is the CPU (default: 1 where torch sees a GPU)",
+    )
+    parser.add_argument(
+        "--emulate-gpus",
+        type=int,
+        metavar="N",
+        help="stand for N ranks, one after another on each device (default: as many as the recipe asks for)",
     )
     parser.add_argument("--seed", type=int, help="default 0")
     parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
@@ -82,13 +91,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str], talk: Talk) -> int:
     args = parse(argv)
+    try:
+        return _main(args, argv, talk)
+    finally:
+        leave()
+
+
+def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     from .data.dataset import NuScenesQueue
     from .data.infos import check_infos, infos_path, load_infos
     from .data.store import open_store
     from .evaluate import read_config
 
-    config = override(read_config(args.config, talk), args.cfg_options)
     check_gpus(args.gpus)
+    if int(os.environ.get("RANK") or 0):
+        talk = talk.only_errors()
+    config = override(read_config(args.config, talk), args.cfg_options)
     store = open_store(args.data_root)
     infos = load_infos(infos_path(args.infos, "train"))
     for note in getattr(infos, "notes", ()):
@@ -106,9 +124,10 @@ def main(argv: Sequence[str], talk: Talk) -> int:
         command=["train"] + list(argv),
         init_from=args.init_from,
         allow_partial_init=args.allow_partial_init,
+        emulate_gpus=args.emulate_gpus,
     )
     result = run(config, dataset, options, talk)
-    if not args.no_validate:
+    if result and not args.no_validate:
         talk.note(
             "Now score it: bevrepro eval %s %s --data-root ... --infos ..."
             % (os.path.join(args.work_dir, "config.json"), result["checkpoint"])
@@ -131,16 +150,18 @@ def check_gpus(gpus: int) -> None:
     """Raises ConfigError when the number cannot be honoured."""
     if gpus < 0:
         raise ConfigError("--gpus %d is not a number of devices" % gpus, do="0 is the CPU, 1 is one GPU.")
-    if gpus > 1:
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    if gpus > there:
         raise ConfigError(
-            "--gpus %d: training on several devices is not there yet" % gpus,
-            "This version runs on the CPU or on one GPU.",
-            "Run with --gpus 1 or --gpus 0.",
+            "--gpus %d, but torch %s sees %s here" % (gpus, torch.__version__, there or "no GPU"),
+            do="Run with --gpus %d, or see `bevrepro doctor`." % there,
         )
-    if gpus == 1 and not torch.cuda.is_available():
+    if gpus and gpus != here:
         raise ConfigError(
-            "--gpus 1, but torch %s sees no GPU here" % torch.__version__,
-            do="Run with --gpus 0, or see `bevrepro doctor`.",
+            "--gpus %d, but this is one of %d processes" % (gpus, here),
+            "Every GPU needs a process of its own.",
+            "`bevrepro train --gpus %d` starts them; so does torchrun --nproc_per_node %d." % (gpus, gpus),
         )
 
 
@@ -163,13 +184,15 @@ def run(
         from .detector import build_model as build
     resumed = find_resume(options)
     seed = check_resumed(resumed, config, options)
-    order = DataOrder(tuple(dataset.labelled_indices()), config.schedule.samples_per_gpu, seed)
+    ranks = join(options.emulate_gpus or config.schedule.world_size, bool(options.gpus))
+    check_world(resumed, ranks, options)
+    order = DataOrder(tuple(dataset.labelled_indices()), config.schedule.samples_per_gpu, seed, ranks.world)
     if not order.indices:
         raise DataError(
             "the infos hold no frame to train on",
             "With data.label_every = %d none of a scene's frames is labelled." % config.data.label_every,
         )
-    device = torch.device("cuda", 0) if options.gpus else torch.device("cpu")
+    device = local_device(bool(options.gpus))
     if options.deterministic:
         require_repeatable_kernels()
     seed_weights(seed)
@@ -184,11 +207,12 @@ def run(
         init = report.record()
     optimizer = build_optimizer(model, config.schedule)
     first_step = restore_optimizer(optimizer, resumed)
-    return _train(config, dataset, options, order, model, optimizer, first_step, device, talk, init)
+    ranks.require_equal(record.weights_digest(model) if ranks.processes > 1 else "0", "weights")
+    return _train(config, dataset, options, order, model, optimizer, first_step, device, talk, init, ranks)
 
 
 def checkpoint_meta(
-    config: Config, seed: int, infos_digest: str, init: Optional[Dict[str, Any]]
+    config: Config, seed: int, infos_digest: str, init: Optional[Dict[str, Any]], world: int = 1
 ) -> Dict[str, Any]:
     """What stands in a checkpoint's meta besides epoch, iter and time.
 
@@ -203,6 +227,7 @@ def checkpoint_meta(
         "hook_msgs": {},
         "config_json": json.dumps(to_dict(config)),
         "infos_digest": infos_digest,
+        "world_size": world,
         "init_from": init,
         "bevformer_version": record.versions()["bevformer"],
     }
@@ -219,16 +244,20 @@ def _train(
     device: torch.device,
     talk: Talk,
     init: Optional[Dict[str, Any]],
+    ranks: Ranks,
 ) -> Dict[str, Any]:
     """The part of `run` that writes into the work folder."""
     schedule, by_epoch = config.schedule, not config.schedule.max_steps
     total = schedule.max_steps or schedule.max_epochs * order.steps_per_epoch
+    meta = checkpoint_meta(config, order.seed, options.infos_digest, init, ranks.world)
+    saver = Saver(options.work_dir, meta, by_epoch, order, SAVE_EVERY_STEPS, ranks.leads)
+    if not ranks.leads:
+        train_loop(model, optimizer, dataset, order, schedule, first_step, total, saver, NoLog(), talk, ranks)
+        return {}
     os.makedirs(options.work_dir, exist_ok=True)
     config_text = json.dumps(to_dict(config), indent=2)
     write_atomically(os.path.join(options.work_dir, "config.json"), config_text + "\n")
-    meta = checkpoint_meta(config, order.seed, options.infos_digest, init)
-    saver = Saver(options.work_dir, meta, by_epoch, order, SAVE_EVERY_STEPS)
-    keeper = record.RunKeeper(config, options, order, device, first_step, total, init)
+    keeper = record.RunKeeper(config, options, order, device, first_step, total, init, ranks)
     for entry in keeper.ledger:
         talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))
     log = TrainLog(options.work_dir, LOG_EVERY[by_epoch], total, order.steps_per_epoch, by_epoch, first_step)
@@ -243,7 +272,9 @@ def _train(
         keeper.write("running")
         if first_step == 0:
             saver.save(0, model, optimizer)
-        outcome = train_loop(model, optimizer, dataset, order, schedule, first_step, total, saver, log, talk)
+        outcome = train_loop(
+            model, optimizer, dataset, order, schedule, first_step, total, saver, log, talk, ranks
+        )
     except Interrupted as stop:
         keeper.write("interrupted", why=stop.seen)
         raise

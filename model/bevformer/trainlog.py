@@ -7,7 +7,19 @@ import time
 from typing import Any, Dict, List, Optional
 
 
-class TrainLog:
+class NoLog:
+    """For the processes of a run that do not write."""
+
+    def header(self, **fields: Any) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def step(self, step: int, lr: float, terms: Dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TrainLog(NoLog):
     """Averages the terms of `every` steps into one line in each file."""
 
     def __init__(

@@ -5,10 +5,14 @@ pyquaternion, apart from the code under test.
 """
 
 import json
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers of these tests, such as small_frames
 
 CLASSES = (
     "car",

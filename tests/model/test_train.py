@@ -5,14 +5,14 @@ import os
 import signal
 from dataclasses import replace
 
-import numpy as np
 import pytest
+import small_frames
 import torch
 from torch import nn
 
 from bevformer import train
 from bevformer.checkpoint import load_checkpoint
-from bevformer.config import override, preset
+from bevformer.config import preset
 from bevformer.detector import build_model
 from bevformer.errors import CheckpointError, ConfigError, DataError
 from bevformer.loop import Diverged, Interrupted
@@ -20,7 +20,7 @@ from bevformer.resume import config_difference
 from bevformer.runstate import DataOrder, Options
 from bevformer.talk import Talk
 from bevformer.trainlog import read_losses
-from bevformer.types import Frame, FrameMeta, GroundTruth, Sample
+from bevformer.types import GroundTruth
 
 MICRO = preset("bevformer_micro")
 SHORT = replace(MICRO, schedule=replace(MICRO.schedule, max_steps=12, warmup_steps=3))
@@ -35,7 +35,7 @@ class FakeModel(nn.Module):
         self.pts_bbox_head = nn.Linear(4, 1)
         self.spoil, self.calls = spoil or {}, 0
 
-    def loss(self, sample, rng):
+    def loss(self, sample, rng, mean_positives):
         self.calls += 1
         noise = torch.nn.functional.dropout(torch.ones(3)) * float(rng.rand())
         out = self.pts_bbox_head(self.img_backbone(sample + noise)).square().mean()
@@ -51,9 +51,15 @@ class FakeData:
     def labelled_indices(self):
         return list(range(self.count))
 
-    def train_sample(self, index, rng):
+    def draw_queue(self, index, rng):
         self.drawn.append(index)
-        return None if index in self.empty else torch.full((3,), float(index)) + float(rng.rand())
+        return None if index in self.empty else [index]
+
+    def load_queue(self, queue, rng):
+        return torch.full((3,), float(queue[-1])) + float(rng.rand())
+
+    def truth(self, index):
+        return GroundTruth(torch.zeros(index, 9), torch.zeros(index, dtype=torch.long))
 
 
 def play(folder, config=SHORT, data=None, spoil=None, **options):
@@ -190,12 +196,15 @@ def test_set_without_any_box_is_a_sentence(tmp_path):
 
 def test_recipe_for_eight_devices_is_entered_in_the_ledger(tmp_path):
     schedule = replace(SHORT.schedule, world_size=8)
-    play(tmp_path, replace(SHORT, schedule=schedule))
-    ledger = json.loads((tmp_path / "run.json").read_text())["ledger"]
-    assert ledger[0]["what"] == "batch of 1 instead of 8" and ledger[0]["effect"] == "changes the result"
+    play(tmp_path / "eight", replace(SHORT, schedule=schedule))
+    (entry,) = json.loads((tmp_path / "eight/run.json").read_text())["ledger"]
+    assert entry["what"].startswith("8 ranks one after another") and entry["effect"] == "equal up to rounding"
+    play(tmp_path / "one", replace(SHORT, schedule=schedule), emulate_gpus=1)
+    (entry,) = json.loads((tmp_path / "one/run.json").read_text())["ledger"]
+    assert entry["what"] == "batch of 1 instead of 8" and entry["effect"] == "changes the result"
 
 
-@pytest.mark.parametrize("gpus, words", [(8, "not there yet"), (-1, "not a number")])
+@pytest.mark.parametrize("gpus, words", [(800, "--gpus 800, but torch"), (-1, "not a number")])
 def test_number_of_devices_that_cannot_be_honoured(gpus, words):
     with pytest.raises(ConfigError, match=words):
         train.check_gpus(gpus)
@@ -234,52 +243,25 @@ def test_decoded_size_follows_from_the_calibration():
     assert train.decoded_mib([{"cams": {"A": cam, "B": cam}}]) == pytest.approx(2 * 1600 * 900 * 3 / 2**20)
 
 
-class SmallFrames:
-    """Two-frame queues of noise with a few boxes, in the real data set's shapes."""
-
-    def labelled_indices(self):
-        return [0, 1, 2]
-
-    def train_sample(self, index, rng):
-        focal = np.array([[40.0, 0, 32, 0], [0, 40.0, 24, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-        to_camera = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-        frames = []
-        for step in range(2):
-            can_bus = np.zeros(18)
-            can_bus[0] = 0.5 * step
-            lidar2img = np.stack([focal @ to_camera] * 6)
-            meta = FrameMeta(str(index), "s", float(step), lidar2img, can_bus, step > 0, (48, 64))
-            frames.append(Frame(torch.from_numpy(rng.rand(6, 3, 48, 64).astype(np.float32)), meta))
-        boxes = torch.tensor(
-            [[5.0 + index, 8.0, 0, 2, 4, 1.5, 0.1, 0, 0], [-6.0, 9.0, 0, 1, 1, 1.7, 1, 0, 0]]
-        )
-        return Sample(tuple(frames), GroundTruth(boxes, torch.tensor([0, 8])))
-
-
 def test_real_model_resumes_bit_for_bit_with_dropout_and_grid_mask(tmp_path):
-    config = override(
-        SHORT,
-        ["schedule.max_steps=6", "encoder.bev_h=8", "encoder.bev_w=8", "head.num_query=12",
-         "data.grid_mask=True", "transformer.embed_dims=32", "transformer.ffn_dims=32",
-         "transformer.dropout=0.1"],
-    )  # fmt: skip
+    config = small_frames.config(steps=6)
 
     def go(name, resume=None, stop_after=None):
         def build(config):
             model = build_model(config)
             plain, calls = model.loss, []
 
-            def loss(samples, rng):
+            def loss(samples, rng, mean_positives):
                 calls.append(1)
                 if len(calls) == stop_after:
                     os.kill(os.getpid(), signal.SIGTERM)
-                return plain(samples, rng)
+                return plain(samples, rng, mean_positives)
 
             model.loss = loss
             return model
 
         options = Options(str(tmp_path / name), seed=4, resume=resume)
-        return train.run(config, SmallFrames(), options, Talk(False), build)
+        return train.run(config, small_frames.SmallFrames(), options, Talk(False), build)
 
     whole = go("whole")
     with pytest.raises(Interrupted):
