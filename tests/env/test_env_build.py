@@ -164,10 +164,10 @@ def test_the_second_builder_names_the_first_or_waits(world, prefix):
         assert code == 3 and "4711 on there" in err and "--wait" in err
         waiting = world.start("env", "build", "--target", "tiny", "--prefix", prefix, "--wait",
                               "--python", sys.executable)  # fmt: skip
-        time.sleep(1.0)
+        assert any("Waiting for process 4711" in line for line in waiting.stderr)
         assert waiting.poll() is None
-    out, err = waiting.communicate(timeout=60)
-    assert waiting.returncode == 0 and "Waiting for process 4711" in err and world.answer(prefix) == "one"
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 0 and world.answer(prefix) == "one"
 
 
 @SLOW

@@ -184,7 +184,5 @@ def test_the_command_says_what_the_lock_is_for():
 def test_resolving_from_nothing_gives_the_lock_that_is_there(name):
     whole = replace(index_module.configured(), extra=(), find_links=())
     found = target.load(name)
-    changed = [
-        made.changes() for made in relock(found, whole, upgrade=len(found.python) == 1) if made.changed
-    ]
+    changed = [made.changes() for made in relock(found, whole, upgrade=True) if made.changed]
     assert changed == []
