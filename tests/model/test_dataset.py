@@ -41,7 +41,7 @@ def both_scenes(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("infos")
     prepare.main(["--data-root", root, "--out", str(folder)], Talk(events=False))
     data = dict(infos=[], metadata=dict(version="v1.0-mini", bevrepro_tables_digest=""))
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*.pkl")):
         data["infos"] += pickle.loads(path.read_bytes())["infos"]
     for info in data["infos"]:
         info.update(
@@ -230,9 +230,9 @@ def test_kept_frames_are_the_same_and_are_read_once(infos, store, scale):
         def __getattr__(self, name):
             return getattr(store, name)
 
-        def read(self, name):
+        def view(self, name):
             self.reads += 1
-            return store.read(name)
+            return store.view(name)
 
     config, counting = with_options("data.scale=" + scale), Counting()
     kept = NuScenesQueue(infos, counting, config, True, cache_frames=True)

@@ -171,7 +171,7 @@ def decode_frame(info: Info, store: Store) -> np.ndarray:
         cam = info["cams"][channel]
         name = image_name(cam, channel, store)
         try:
-            image = transforms.decode(store.read(name), name)
+            image = transforms.decode(store.view(name), name)
         except DataError as error:
             raise DataError(
                 "sample %s, %s: %s" % (info["token"], channel, error.seen), error.why, error.do

@@ -1,100 +1,70 @@
-"""Random access into a .tgz through seek points a MiB apart, made once by `gzip_index` and kept in the cache.
+"""The files of a .tgz and its seek points: from the cache, or made by `gzip_index` in a child."""
 
-The cache's names are made from real path, size and time of change; nothing is written beside the data.
-"""
-
-import atexit
-import ctypes
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
-import threading
-import weakref
-from typing import Any, Dict, Optional, Tuple
+from typing import Optional
 
 from bevformer.errors import DataError, DiskError
 
-from .gzip_index import SPACING_BYTES, GzipSource, damaged, open_gzip, require_rapidgzip
-from .tar_index import Span
+from . import index_cache
+from .gzip_index import SPACING_BYTES, damaged, require_rapidgzip
+from .index_cache import Index, stamp_of
 
-_FORMAT = 2  # of what is kept; part of the key
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LEAST_SPACING, MOST_SPACING = 1 << 16, 1 << 28
 
 
-def cache_dir() -> str:
-    """$BEVREPRO_CACHE or bevrepro/ in the user's cache folder, as `bevrepro.core.paths.cache_dir`."""
-    if os.environ.get("BEVREPRO_CACHE"):
-        return os.path.abspath(os.path.expanduser(os.environ["BEVREPRO_CACHE"]))
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):  # the XDG rules ask to ignore a relative path
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "bevrepro")
+def spacing_of(mib: float) -> int:
+    """Bytes between seek points from MiB.  Raises DataError outside 1/16 .. 256."""
+    spacing = int(mib * (1 << 20)) if mib == mib and abs(mib) < 1e6 else 0
+    if not LEAST_SPACING <= spacing <= MOST_SPACING:
+        raise DataError(
+            "a spacing of %s MiB between seek points" % mib,
+            "Closer together the index outgrows its use; farther apart an image takes seconds.",
+            "Choose between 0.0625 and 256; 1 is the default.",
+        )
+    return spacing
 
 
-def index(path: str) -> Tuple[Dict[str, Span], str]:
-    """Files of the tar inside and the path of its seek points; from the cache when nothing changed.
+def index(path: str, spacing_bytes: int = SPACING_BYTES) -> Index:
+    """Files of the tar inside and its seek points; from the cache when nothing changed.
 
     Raises DataError for an archive that is cut, fails its checksum, or holds no tar; DiskError where
     the cache cannot be written.
     """
-    folder = os.path.join(cache_dir(), "gzip")
-    stem = os.path.join(folder, _key(path))
-    files = _cached(stem)
-    if files is not None:
-        return files, stem + ".gzi"
+    where = index_cache.place(path, spacing_bytes)
+    known = cached(path, spacing_bytes)
+    if known is not None:
+        return known
+    require_rapidgzip(path)  # a missing rapidgzip is said before anything is written
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as work:
-            _build(path, work)
-            os.replace(os.path.join(work, "seek_points"), stem + ".gzi")
-            os.replace(os.path.join(work, "members.json"), stem + ".members.json")  # makes the other valid
+        index_cache.keep(where, lambda part: _build(path, part, spacing_bytes))
     except OSError as error:
-        raise _no_cache(folder, error.strerror or str(error)) from error
-    files = _cached(stem)
-    if files is None:
-        raise _no_cache(folder, "what was written there is not there")
-    return files, stem + ".gzi"
+        raise _no_cache(where, error.strerror or str(error)) from error
+    made = cached(path, spacing_bytes)
+    if made is None:
+        raise _no_cache(where, "what was written there is not there, or the archive changed meanwhile")
+    return made
 
 
-def is_indexed(path: str) -> bool:
+def cached(path: str, spacing_bytes: int = SPACING_BYTES) -> Optional[Index]:
+    """The index if it is in the cache and of this very archive."""
+    found = index_cache.load(index_cache.place(path, spacing_bytes), stamp_of(os.stat(path)))
+    return found if found is not None and found.points and found.spacing_bytes == spacing_bytes else None
+
+
+def is_indexed(path: str, spacing_bytes: int = SPACING_BYTES) -> bool:
     """Whether `index` would find its work done."""
-    return _cached(os.path.join(cache_dir(), "gzip", _key(path))) is not None
+    return cached(path, spacing_bytes) is not None
 
 
-def _key(path: str) -> str:
-    real = os.path.realpath(path)
-    found = os.stat(real)
-    text = "%d|%s|%d|%d|%d" % (_FORMAT, real, found.st_size, found.st_mtime_ns, SPACING_BYTES)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _cached(stem: str) -> Optional[Dict[str, Span]]:
-    """The member list, if it and the seek points it was written with are both whole."""
-    try:
-        with open(stem + ".members.json") as file:
-            kept = json.load(file)
-        if os.path.getsize(stem + ".gzi") != kept["seek_points_bytes"]:
-            return None
-        rows = zip(kept["names"], kept["offsets"], kept["sizes"])
-        return {name: Span(offset, size) for name, offset, size in rows}
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        ValueError,
-        KeyError,
-    ):  # not there or not whole: made again
-        return None
-
-
-def _build(path: str, work: str) -> None:
+def _build(path: str, out: str, spacing_bytes: int) -> None:
     """Run `gzip_index` in a child and turn how it ended into an error here."""
-    require_rapidgzip(path)  # a missing rapidgzip is said before anything starts
     others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([_PACKAGES] + others))
-    argv = [sys.executable, "-m", "bevformer.data.gzip_index", path, work]
+    argv = [sys.executable, "-m", "bevformer.data.gzip_index", path, out, str(spacing_bytes)]
     child = subprocess.run(argv, env=env, capture_output=True)
     if child.returncode == 0:
         return
@@ -113,84 +83,9 @@ def _build(path: str, work: str) -> None:
     )
 
 
-def _no_cache(folder: str, what: str) -> DiskError:
+def _no_cache(where: str, what: str) -> DiskError:
     return DiskError(
-        "cannot keep the seek points of a .tgz in %s: %s" % (folder, what),
+        "cannot keep the seek points of a .tgz in %s: %s" % (os.path.dirname(where), what),
         "Without them every image would be decompressed from the archive's start.",
         "Free some space there, or set BEVREPRO_CACHE to another folder.",
     )
-
-
-class _Decoder:
-    """One open decoder of this process, registered so that it is closed before the interpreter ends."""
-
-    def __init__(self, path: str, seek_points: str) -> None:
-        self.file = open_gzip(path)
-        self.file.import_index(seek_points)
-        _open_decoders.add(self)
-
-    def close(self) -> None:
-        self.file.close()
-        _open_decoders.discard(self)
-
-
-_open_decoders = weakref.WeakSet()  # type: Any
-_readers = weakref.WeakSet()  # type: Any
-
-
-@atexit.register
-def _close_decoders() -> None:
-    for decoder in list(_open_decoders):
-        decoder.close()
-
-
-def _forget_decoders() -> None:
-    """In a forked child: the parent's decoders wait for threads that do not exist here, so never end them."""
-    for decoder in list(_open_decoders):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(decoder))
-    _open_decoders.clear()
-    for reader in list(_readers):
-        reader._reset()
-
-
-os.register_at_fork(after_in_child=_forget_decoders)
-
-
-class GzipReader:
-    """Reads spans; a decoder per process, since its threads and position do not survive a fork."""
-
-    def __init__(self, path: str, seek_points: str) -> None:
-        self.path = path
-        self.seek_points = seek_points
-        self._stamp = _stamp(path)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._decoder = None  # type: Optional[_Decoder]
-        self._lock = threading.Lock()
-        _readers.add(self)
-
-    def __getstate__(self) -> Dict[str, Any]:
-        return {"path": self.path, "seek_points": self.seek_points, "_stamp": self._stamp}
-
-    def __setstate__(self, state: Dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
-
-    def read(self, span: Span) -> bytes:
-        """One file; fewer bytes than the span says mean a damaged archive, which the caller reports."""
-        with self._lock:
-            if _stamp(self.path) != self._stamp:  # rapidgzip may end the process on a file cut under it
-                raise DataError("%s changed while it was in use" % self.path, do="Run the command again.")
-            if self._decoder is None:
-                self._decoder = _Decoder(self.path, self.seek_points)
-            self._decoder.file.seek(span.offset)
-            return GzipSource(self._decoder.file, self.path).read(span.size)
-
-
-def _stamp(path: str) -> Tuple[int, int]:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise DataError("%s: %s" % (path, error.strerror), "It was there when it was opened.") from error
-    return found.st_size, found.st_mtime_ns

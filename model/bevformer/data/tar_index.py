@@ -8,29 +8,31 @@ Format: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU long names; 512-byte bl
 """
 
 import os
-from typing import Dict, List, NamedTuple, Optional, Tuple
+import re
+from typing import Dict, NamedTuple, Optional
 
 from bevformer.errors import DataError
+
+from .members import Collector, Members, Span
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _MAX_EXTENDED = 1 << 20  # a pax or long-name record beyond this is not a name
+_CLEAN = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\\\0]+(?:/(?!\.{1,2}(?:/|\Z))[^/\\\0]+)*\Z")
 REDO = "Fetch the archive again and compare its size and md5 with the published ones."
-
-
-class Span(NamedTuple):
-    """Where one file lies in the (uncompressed) tar: bytes offset .. offset + size."""
-
-    offset: int
-    size: int
+__all__ = ["REDO", "PlainSource", "Scan", "Scanner", "Source", "Span", "looks_like_tar", "safe_name", "scan"]
 
 
 class Scan(NamedTuple):
-    """files: by name, the last entry of a name wins; others: links, devices and the like, never followed."""
+    """files: by name, the last entry of a name wins; others: links, devices and the like, never followed.
 
-    files: Dict[str, Span]
+    replaced: entries that a later one of the same name replaced; end: where the end blocks begin.
+    """
+
+    files: Members
     others: int
     end: int
+    replaced: int = 0
 
 
 class Source:
@@ -44,6 +46,10 @@ class Source:
     def skip(self, size: int) -> bool:
         """Move on by `size` bytes; False when the archive ends before."""
         raise OSError("a source has to say how it skips")
+
+    def pass_file(self, size: int) -> Optional[int]:
+        """Move past a file's content: its CRC-32, 0 where not read; None when the archive ends before."""
+        return 0 if self.skip(size) else None
 
 
 class PlainSource(Source):
@@ -65,6 +71,8 @@ class PlainSource(Source):
 
 def safe_name(raw: str, path: str) -> str:
     """`./a//b/` -> `a/b`.  Raises DataError for a name that would leave the data root."""
+    if _CLEAN.match(raw):
+        return raw
     parts = [part for part in raw.split("/") if part not in ("", ".")]
     if raw.startswith("/") or ".." in parts or "\0" in raw or "\\" in raw:
         raise DataError(
@@ -76,8 +84,10 @@ def safe_name(raw: str, path: str) -> str:
 
 
 def _number(field: bytes, path: str, position: int) -> int:
-    if field[:1] in (b"\x80", b"\xff"):  # base-256 for sizes over 8 GiB
+    if field[:1] == b"\x80":  # base-256 for sizes over 8 GiB
         return int.from_bytes(field[1:], "big")
+    if field[:1] == b"\xff":  # base-256 below zero
+        raise _broken(path, position)
     text = field.split(b"\0", 1)[0].strip()
     try:
         return int(text, 8) if text else 0
@@ -137,18 +147,19 @@ def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-class _Scanner:
+class Scanner:
     """State of one pass: what earlier extended headers said about the next entry."""
 
     def __init__(self, source: Source, path: str) -> None:
         self.source = source
         self.path = path
-        self.files = {}  # type: Dict[str, Span]
+        self.files = Collector()
         self.others = 0
         self.globals = {}  # type: Dict[str, str]
         self.locals = {}  # type: Dict[str, str]
 
     def run(self) -> Scan:
+        """Raises DataError when the archive is cut, broken anywhere, or names files outside."""
         while True:
             start = self.source.position
             header = self.source.read(BLOCK)
@@ -156,7 +167,8 @@ class _Scanner:
                 raise _cut(self.path, start + len(header))
             if header == _ZEROS:
                 self._end(start)
-                return Scan(self.files, self.others, start)
+                replaced = self.files.replaced
+                return Scan(self.files.members(self.path), self.others, start, replaced)
             self._entry(_checked(header, self.path, start), start)
 
     def _entry(self, header: bytes, start: int) -> None:
@@ -165,19 +177,41 @@ class _Scanner:
         if kind in b"xgXLK":
             self._extended(kind, self._payload(size, start), start)
             return
-        said = dict(self.globals, **self.locals)
+        said = dict(self.globals, **self.locals) if self.globals or self.locals else self.locals
         self.locals = {}
-        size = self._size(said, size, start)
+        if said:
+            size = self._size(said, size, start)
         name = safe_name(said.get("path") or self._header_name(header), self.path)
         is_file = kind in (b"0", b"\0", b"7") and not any(key.startswith("GNU.sparse") for key in said)
         if is_file and name:
-            self.files[name] = Span(self.source.position, size)
-        elif kind != b"5":
-            self.others += 1
-        if kind in b"123456":  # links, devices, folders and pipes have no content, whatever they say
+            self.file(name, size)
             return
+        if kind == b"S":
+            self._sparse_map(header)
+        if kind in b"123456":  # links, devices, folders and pipes have no content, whatever they say
+            size = 0
+        self.other(name, kind, size)
+
+    def file(self, name: str, size: int) -> None:
+        """An ordinary file whose content follows."""
+        offset = self.source.position
+        crc = self.source.pass_file(size)
+        if crc is None or not self.source.skip(-size % BLOCK):
+            raise _cut(self.path, self.source.position, name)
+        self.files.add(name, offset, size, crc)
+
+    def other(self, name: str, kind: bytes, size: int) -> None:
+        """A folder, or what is never followed: links, devices, sparse files."""
+        if kind != b"5":
+            self.others += 1
         if not self.source.skip(_padded(size)):
             raise _cut(self.path, self.source.position, name)
+
+    def _sparse_map(self, header: bytes) -> None:
+        """Old GNU sparse files: more blocks of the map come before the content."""
+        more = header[482:483]
+        while more not in (b"", b"\0"):
+            more = self.source.read(BLOCK)[504:505]
 
     def _size(self, said: Dict[str, str], size: int, start: int) -> int:
         try:
@@ -224,15 +258,10 @@ class _Scanner:
 
 def scan(source: Source, path: str) -> Scan:
     """Raises DataError when the archive is cut, broken anywhere, names files outside, or holds none."""
-    found = _Scanner(source, path).run()
+    found = Scanner(source, path).run()
     if not found.files:
         raise DataError("%s holds no files" % path, do="Is it the right archive? " + REDO)
     return found
-
-
-def columns(files: Dict[str, Span]) -> Tuple[List[str], List[int], List[int]]:
-    """Names, offsets and sizes as three lists: what is kept in a cached index."""
-    return list(files), [span.offset for span in files.values()], [span.size for span in files.values()]
 
 
 def looks_like_tar(head: bytes) -> Optional[bool]:

@@ -4,7 +4,7 @@ Images are (H, W, 3) BGR; everything after `decode` is float32.  Order: distort,
 Scaling *after* normalising, on floats, is upstream's order and matters in the last digits.
 """
 
-from typing import Sequence, Tuple
+from typing import Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ SATURATION = (0.5, 1.5)
 HUE_DELTA = 18.0
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
+def decode(data: Union[bytes, memoryview], name: str) -> np.ndarray:
     """JPEG or PNG -> (H, W, 3) uint8 BGR; EXIF turns are ignored, as upstream.  DataError names the file."""
     image = None
     if data:
