@@ -1,9 +1,12 @@
 """What commands that run the model plane share: options, and the call itself."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Context, Option
+
+if TYPE_CHECKING:
+    from bevrepro.drive.processes import Processes
 
 MORE = {"allow_extra_args": True}  # `--cfg-options a=1 b=2`, as people know it
 
@@ -11,9 +14,7 @@ Config = Annotated[
     str,
     Argument(metavar="CONFIG", help="A preset, the config.json of a work folder, or an upstream .py file."),
 ]
-Gpus = Annotated[
-    int | None, Option("--gpus", help="0: the CPU, 1: one GPU. By default 1 where torch sees a GPU.")
-]
+Gpus = Annotated[int | None, Option("--gpus", min=0, help="0: the CPU. By default 1 where torch sees a GPU.")]
 CfgOptions = Annotated[
     list[str] | None,
     Option("--cfg-options", metavar="KEY=VALUE...", help="Override the configuration: schedule.lr=0.001"),
@@ -21,13 +22,15 @@ CfgOptions = Annotated[
 Json = Annotated[bool, Option("--json", help="Write the result as JSON to stdout.")]
 
 
-def run_verb(verb: str, argv: list[Any]) -> dict[str, Any]:
+def run_verb(verb: str, argv: list[Any], processes: "Processes | None" = None) -> dict[str, Any]:
     """A verb of the model plane with a progress bar; its result without the event's name."""
     from bevrepro.cli.progress import shown
     from bevrepro.drive.launch import run_model
+    from bevrepro.drive.processes import ALONE
 
     with shown(verb) as on_event:
-        result = run_model(verb, [str(part) for part in argv], on_event=on_event)
+        words = [str(part) for part in argv]
+        result = run_model(verb, words, on_event=on_event, processes=processes or ALONE)
     return {key: value for key, value in result.items() if key != "event"}
 
 

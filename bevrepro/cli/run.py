@@ -63,13 +63,31 @@ def train(
     deterministic: Annotated[
         bool, Option("--deterministic", help="Only kernels that repeat bit for bit.")
     ] = False,
-    launcher: Annotated[str, Option("--launcher", help="none; the others are refused.")] = "none",
+    emulate_gpus: Annotated[
+        int | None,
+        Option(
+            "--emulate-gpus",
+            min=1,
+            metavar="N",
+            help="Train as N ranks, whatever devices there are. [default: as many as the recipe asks for]",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, Option("--processes", min=1, help="With --gpus 0: share the ranks between so many.")
+    ] = None,
+    nodes: Annotated[int, Option("--nodes", min=1, help="Machines; run the same command on each.")] = 1,
+    rendezvous: Annotated[
+        str | None, Option("--rendezvous", metavar="HOST:PORT", help="Where several machines meet.")
+    ] = None,
+    launcher: Annotated[str, Option("--launcher", help="none or pytorch; others are refused.")] = "none",
     as_json: Json = False,
 ) -> None:
     """Train a configuration on prepared frames. Ctrl-C saves; --resume auto goes on exactly.
 
     Leaves config.json, a log, checkpoints, latest.pth and run.json in the work folder.
     """
+    from bevrepro.drive.processes import of_run
+
     _check_launcher(launcher)
     if resume is not None and resume.startswith("-"):
         raise BadParameter("write --resume auto, or --resume FILE")
@@ -83,7 +101,8 @@ def train(
     argv += given("--seed", seed) + given("--resume-from", resume_from) + given("--resume", resume)
     argv += given("--init-from", init_from) + ["--allow-partial-init"] * allow_partial_init
     argv += ["--no-validate"] * no_validate + ["--deterministic"] * deterministic
-    result = run_verb("train", argv)
+    argv += given("--emulate-gpus", emulate_gpus)
+    result = run_verb("train", argv, of_run(gpus, processes, nodes, rendezvous))
     if as_json:
         print_json(result)
         return
@@ -268,14 +287,8 @@ def _check_launcher(launcher: str) -> None:
     if launcher in ("slurm", "mpi"):
         raise ConfigError(
             f"--launcher {launcher} is not supported",
-            "Several processes will be started by torchrun; this version trains on one device.",
-            "Leave --launcher out; in a job script run the same command with --gpus 1.",
+            "Several processes are started by torchrun, in a job as well.",
+            "Leave --launcher out and say --gpus N; with several machines also --nodes and --rendezvous.",
         )
-    if launcher == "pytorch":
-        raise ConfigError(
-            "--launcher pytorch: training on several devices is not there yet",
-            "One device needs no launcher.",
-            "Leave --launcher out.",
-        )
-    if launcher != "none":
+    if launcher not in ("none", "pytorch"):
         raise BadParameter(f"unknown launcher: {launcher}")

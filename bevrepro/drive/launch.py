@@ -17,6 +17,7 @@ from typing import Any
 
 from bevrepro.core import errors, paths, proc
 from bevrepro.core.errors import ChildError, MachineError, UserError
+from bevrepro.drive.processes import ALONE, Processes, launcher
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -78,9 +79,12 @@ def model_env(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
-def model_argv(verb: str, argv: Sequence[str | Path], python: str | None = None) -> list[str]:
+def model_argv(
+    verb: str, argv: Sequence[str | Path], python: str | None = None, processes: Processes = ALONE
+) -> list[str]:
     """The command line that `run_model` starts."""
-    return [python or target_python(), "-m", "bevformer", verb, *(str(part) for part in argv)]
+    words = [*launcher(processes), "-m", "bevformer", verb]
+    return [python or target_python(), *words, *(str(part) for part in argv)]
 
 
 def run_model(
@@ -89,6 +93,7 @@ def run_model(
     *,
     python: str | None = None,
     on_event: OnEvent | None = None,
+    processes: Processes = ALONE,
 ) -> Event:
     """Run `python -m bevformer VERB ARGV...` to its end and return its result event.
 
@@ -96,15 +101,17 @@ def run_model(
     reported, ChildError when it died without one, Interrupted or KeyboardInterrupt after Ctrl-C: the
     first Ctrl-C is passed on so that the child can save, a second ends it at once.
     """
-    command = model_argv(verb, argv, python)
+    command = model_argv(verb, argv, python, processes)
     tell = on_event or (lambda event: None)
     last: dict[str, Event] = {}
     with proc.stream(command, env=model_env(), on_stderr=_stderr_sink()) as child:
         with _forwarded_signals(child.pid, tell) as received:
             for line in child:
                 event = parse_event(line)
-                if event["event"] in ("result", "error"):
-                    last[event["event"]] = event
+                if event["event"] == "error":
+                    last.setdefault("error", event)  # of several processes, the first says the cause
+                elif event["event"] == "result":
+                    last["result"] = event
                 else:
                     tell(event)
     return _judge(verb, command, child.rc, child.stderr_tail, last, received)

@@ -21,8 +21,8 @@ def run(monkeypatch, infos):
     """Run a command; returns (exit code, verb, argv of the model plane)."""
     seen = {}
 
-    def fake(verb, argv, *, python=None, on_event=None):
-        seen.update(verb=verb, argv=argv)
+    def fake(verb, argv, *, python=None, on_event=None, processes=None):
+        seen.update(verb=verb, argv=argv, processes=processes)
         if "broken.pth" in argv:
             raise CheckpointError("broken.pth is truncated", "w", "d")
         return {
@@ -88,8 +88,14 @@ def test_missing_data_root_is_chosen_aloud(run, infos, capsys):
     assert "No --data-root given" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("launcher", ["slurm", "mpi", "pytorch"])
-def test_launchers_of_later_versions_are_refused_with_a_sentence(run, infos, launcher, capsys):
+def test_several_devices_are_started_by_torchrun(run, infos, monkeypatch):
+    _, _, argv = run("train", "bevformer_tiny", "--infos", infos, "--gpus", "0", "--processes", "2",
+                     "--emulate-gpus", "8", "--launcher", "pytorch")  # fmt: skip
+    assert argv[argv.index("--emulate-gpus") + 1] == "8" and "--processes" not in argv
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "mpi"])
+def test_other_launchers_are_refused_with_a_sentence(run, infos, launcher, capsys):
     code, verb, _ = run("train", "bevformer_micro", "--infos", infos, "--launcher", launcher)
     assert code == 6 and verb is None and f"--launcher {launcher}" in capsys.readouterr().err
 
