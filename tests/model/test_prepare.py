@@ -38,6 +38,10 @@ def copy(root, tmp_path):
     return tmp_path / "nusc"
 
 
+def contents(folder):
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def infos_of(folder):
     return [info for split in ("train", "val") for info in load_infos(split_file(folder, split)).infos]
 
@@ -255,7 +259,7 @@ def test_a_folder_that_cannot_be_made_is_a_disk_error(root, tmp_path):
 
 
 def test_a_failure_while_writing_leaves_the_old_files_and_no_others(root, out, tmp_path, monkeypatch):
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = contents(out)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -263,7 +267,7 @@ def test_a_failure_while_writing_leaves_the_old_files_and_no_others(root, out, t
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskError, match="No space left"):
         prepare.main(["--data-root", root, "--out", str(out)], Talk(events=False))
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert contents(out) == before
 
 
 def test_archives_give_the_same_files_as_the_folder(root, out, tmp_path):

@@ -5,6 +5,7 @@
 The prepared file keeps what the CAN pose message says; `with_ego_pose` overwrites [0:7], [16], [17] on load.
 """
 
+import math
 import re
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -20,11 +21,15 @@ from .tables import read_json
 WITHOUT_CAN = frozenset(list(range(161, 169)) + list(range(170, 177)) + list(range(309, 315)))
 
 
+def pose_path(scene_name: str) -> str:
+    return "can_bus/%s_pose.json" % scene_name
+
+
 def pose_messages(store: Store, scene_name: str) -> Optional[List[Dict[str, Any]]]:
     """The pose messages of a scene; None where there are none (the devkit refuses the same scenes)."""
     if not re.match(r"^scene-\d{4}$", scene_name) or int(scene_name[-4:]) in WITHOUT_CAN:
         return None
-    path = "can_bus/%s_pose.json" % scene_name
+    path = pose_path(scene_name)
     if not store.exists(path):
         return None
     messages = read_json(store, path)
@@ -35,20 +40,34 @@ def pose_messages(store: Store, scene_name: str) -> Optional[List[Dict[str, Any]
     return messages or None
 
 
+def can_bus_of_scene(store: Store, scene_name: str, timestamps_us: Sequence[int]) -> Optional[np.ndarray]:
+    """(F, 18), a row as `can_bus_at` makes it for each time; None for a scene without messages."""
+    messages = pose_messages(store, scene_name)
+    if messages is None:
+        return None
+    return np.array([can_bus_at(messages, stamp) for stamp in timestamps_us]).reshape(-1, 18)
+
+
 def _check(message: Any, path: str) -> None:
-    wanted = {"pos": 3, "orientation": 4, "accel": 3, "rotation_rate": 3, "vel": 3}
-    fits = (
-        isinstance(message, dict)
-        and "utime" in message
-        and set(message) == set(wanted) | {"utime"}
-        and all(len(message[key]) == length for key, length in wanted.items())
-    )
+    wanted = {"pos": 3, "orientation": 4, "accel": 3, "rotation_rate": 3, "vel": 3, "utime": 0}
+    fits = isinstance(message, dict) and set(message) == set(wanted)
+    if fits:
+        numbers = [one for key in message if key != "utime" for one in _list(message[key], wanted[key])]
+        fits = len(numbers) == 16 and all(map(_is_finite, [*numbers, message["utime"]]))
     if not fits:
         raise DataError(
             "%s holds a message of another form" % path,
-            "A pose message has utime, pos, orientation, accel, rotation_rate and vel.",
+            "A pose message has utime, pos, orientation, accel, rotation_rate and vel, all finite numbers.",
             "Unpack can_bus.zip again.",
         )
+
+
+def _list(value: Any, length: int) -> List[Any]:
+    return value if isinstance(value, list) and len(value) == length else []
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**63 or type(value) is float and math.isfinite(value)
 
 
 def can_bus_at(messages: Optional[Sequence[Dict[str, Any]]], timestamp_us: int) -> np.ndarray:

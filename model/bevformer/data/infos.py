@@ -6,20 +6,17 @@ the metadata.  Paths inside are relative to the data root ("samples/CAM_FRONT/..
 
 import dataclasses
 import os
-import pickle
-import re
-import tempfile
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Any, List, Mapping, Set, Tuple
 
 import numpy as np
 
 from bevformer import boxes as box_math
-from bevformer.errors import DataError, DiskError
+from bevformer.errors import DataError
 from bevformer.types import CAMERAS
 
 from . import infos_v1_1, safe_pickle
-from .infos_form import PREPARE, Info, check_form
+from .infos_form import PREPARE, Info, check_form, relative_path
 from .store import Store
 from .tables import check_version, read_table, tokens_digest, versions_in
 
@@ -121,13 +118,6 @@ def from_object(data: Any, path: str) -> Infos:
     )
 
 
-def relative_path(path: str) -> str:
-    """Drop a baked-in prefix: ./data/nuscenes/samples/... -> samples/...; others stay as they are."""
-    clean = path.replace("\\", "/")
-    found = list(re.finditer(r"(?:^|/)((?:samples|sweeps)/)", clean))
-    return clean[found[-1].start(1) :] if found else clean
-
-
 def _normal_form(info: Info) -> Info:
     """A copy with relative paths and a CAN row; the arrays are shared."""
     out = dict(info)
@@ -213,39 +203,3 @@ def _compare_tokens(infos: Infos, tokens: Set[str], version: str) -> None:
             % (infos.digest[:12], tokens_digest(tokens)[:12]),
             do,
         )
-
-
-def save_infos(
-    folder: str, splits: Mapping[str, Sequence[Info]], metadata: Mapping[str, Any]
-) -> Dict[str, str]:
-    """Write one file per split into `folder`; split -> path.
-
-    All are written under temporary names and synced before the first is renamed.  DiskError when there is no
-    room or no right to write.
-    """
-    temporary: Dict[str, str] = {}
-    try:
-        for split, infos in splits.items():
-            handle, temporary[split] = tempfile.mkstemp(
-                prefix=file_name(split) + ".", suffix=".tmp", dir=folder
-            )
-            with os.fdopen(handle, "wb") as file:
-                # Protocol 2, as mmcv writes it: any reader of such files can read it.
-                pickle.dump(dict(infos=list(infos), metadata=dict(metadata)), file, protocol=2)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary[split], 0o644)
-        paths = {split: os.path.join(folder, file_name(split)) for split in splits}
-        for split, path in paths.items():
-            os.replace(temporary[split], path)
-        return paths
-    except OSError as error:
-        raise DiskError(
-            "could not write into %s: %s" % (folder, error.strerror or error),
-            "Nothing was replaced; files that were there are as before.",
-            "Free some space or name another folder, then run the same command again.",
-        ) from error
-    finally:
-        for path in temporary.values():
-            if os.path.exists(path):
-                os.unlink(path)

@@ -1,5 +1,6 @@
 """What a frame of a prepared file has to hold before anything is computed from it."""
 
+import re
 from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
@@ -21,6 +22,13 @@ NEEDED: Dict[str, Any] = dict(
 NEEDED_CAM: Dict[str, Any] = dict(
     data_path=None, cam_intrinsic=(3, 3), sensor2lidar_rotation=(3, 3), sensor2lidar_translation=(3,)
 )
+
+
+def relative_path(path: str) -> str:
+    """Drop a baked-in prefix: ./data/nuscenes/samples/... -> samples/...; others stay as they are."""
+    clean = path.replace("\\", "/")
+    found = list(re.finditer(r"(?:^|/)((?:samples|sweeps)/)", clean))
+    return clean[found[-1].start(1) :] if found else clean
 
 
 def check_form(infos: List[Info], path: str) -> None:

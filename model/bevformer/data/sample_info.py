@@ -3,18 +3,21 @@
 Frames: `lidar` is LIDAR_TOP at the keyframe, `global` the map.  Rotations (w, x, y, z); metres; microseconds.
 """
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List
 
 import numpy as np
 
 from bevformer.errors import DataError
 from bevformer.types import CAMERAS
 
+from .columns import as_text
 from .geometry import inverse, multiply, rigid, rigid_inverse, tait_bryan_yaw
-from .tables import Row, Tables
+from .sensor_data import CHANNELS, LIDAR
+from .table_set import Tables
+from .tables import Row
 
 Info = Dict[str, Any]
-MAX_SWEEPS = 10
+MAX_SWEEPS = 10  # of upstream
 # nuScenes detection task (devkit `category_to_detection_name`); other categories keep their full name.
 DETECTION_NAME = {
     "movable_object.barrier": "barrier",
@@ -35,27 +38,30 @@ DETECTION_NAME = {
 
 
 def sample_info(
-    tables: Tables, sample: Row, can_bus_18: np.ndarray, frame_idx: int, with_boxes: bool
+    tables: Tables, position: int, can_bus_18: np.ndarray, frame_idx: int, sweep_rows: np.ndarray
 ) -> Info:
-    """`frame_idx` counts within the scene.  DataError names the sample and what it lacks."""
-    data = tables.data_of(sample["token"])
-    for channel in ("LIDAR_TOP",) + CAMERAS:
-        if channel not in data:
-            raise DataError(
-                "sample %s has no %s keyframe" % (sample["token"], channel),
-                "All six cameras and the lidar's pose are needed.",
-                "Download the metadata archive again; a set without that sensor cannot be used.",
-            )
-    lidar = _pose(tables, data["LIDAR_TOP"])
-    sensors = [(channel, data[channel]) for channel in CAMERAS]
-    sensors += [("lidar", sweep) for sweep in _sweeps(tables, data["LIDAR_TOP"])]
-    entries = _sensor_entries(tables, sensors, lidar)
+    """The frame of the sample at `position`; `frame_idx` counts within the scene.
+
+    sweep_rows: rows of `tables.data`, -1 from their end.  DataError names the sample and what it lacks.
+    """
+    sample = tables.scenes.samples[position]
+    keys = _key_rows(tables, position, sample["token"])
+    sweeps = sweep_rows[sweep_rows >= 0]
+    rows = np.concatenate([keys, sweeps])
+    tables.data.check_poses(rows)
+    lidar, lidar2global = _pose(tables, keys[LIDAR]), _sensor2global(tables, keys[LIDAR : LIDAR + 1])
+    sensor2lidar = rigid_inverse(lidar2global) @ _sensor2global(tables, rows[1:])
+    _check_finite(sample["token"], "a pose", lidar2global, sensor2lidar)
+    kinds = CAMERAS + ("lidar",) * len(sweeps)
+    entries = [
+        _sensor_entry(tables, row, kind, matrix) for row, kind, matrix in zip(rows[1:], kinds, sensor2lidar)
+    ]
     cams = dict(zip(CAMERAS, entries))
-    for channel in CAMERAS:
-        calibrated = tables.get("calibrated_sensor", data[channel]["calibrated_sensor_token"])
+    for channel, row in zip(CAMERAS, keys[1:]):
+        calibrated = tables.scenes.calibrated.rows[tables.data.calibrated[row]]
         cams[channel]["cam_intrinsic"] = np.array(calibrated["camera_intrinsic"])
     info = dict(
-        lidar_path=data["LIDAR_TOP"]["filename"],
+        lidar_path=tables.data.filename[keys[LIDAR]],
         token=sample["token"],
         prev=sample["prev"],
         next=sample["next"],
@@ -70,77 +76,80 @@ def sample_info(
         ego2global_rotation=lidar["ego2global_rotation"],
         timestamp=sample["timestamp"],
     )
-    if with_boxes:
-        info.update(_boxes(tables, tables.annotations_of(sample["token"]), lidar))
+    if tables.annotations is not None:
+        info.update(_boxes(tables, position, lidar, lidar2global[0]))
+        _check_finite(sample["token"], "a box", info["gt_boxes"])
     return info
 
 
-def _pose(tables: Tables, sample_data: Row) -> Row:
-    calibrated = tables.get("calibrated_sensor", sample_data["calibrated_sensor_token"])
-    ego = tables.get("ego_pose", sample_data["ego_pose_token"])
+def _key_rows(tables: Tables, position: int, token: str) -> np.ndarray:
+    rows: np.ndarray = tables.data.keyframe_SK[position]
+    if (rows < 0).any():
+        raise DataError(
+            "sample %s has no %s keyframe" % (token, CHANNELS[int(np.argmax(rows < 0))]),
+            "All six cameras and the lidar's pose are needed.",
+            "Download the metadata archive again; a set without that sensor cannot be used.",
+        )
+    return rows
+
+
+def _check_finite(token: str, what: str, *numbers: np.ndarray) -> None:
+    if not all(np.isfinite(one).all() for one in numbers):
+        raise DataError(
+            "sample %s: %s comes out as a number that is not finite" % (token, what),
+            "A rotation of its poses is zero, or a number is far too large.",
+            "Download the metadata archive again and compare its checksum.",
+        )
+
+
+def _pose(tables: Tables, row: int) -> Row:
+    calibrated = tables.scenes.calibrated.rows[tables.data.calibrated[row]]
+    pose = tables.data.pose[row]
     return dict(
         sensor2ego_translation=calibrated["translation"],
         sensor2ego_rotation=calibrated["rotation"],
-        ego2global_translation=ego["translation"],
-        ego2global_rotation=ego["rotation"],
+        ego2global_translation=tables.data.translation_P3[pose].tolist(),
+        ego2global_rotation=tables.data.rotation_P4[pose].tolist(),
     )
 
 
-def _sweeps(tables: Tables, lidar_data: Row) -> List[Row]:
-    """Up to MAX_SWEEPS lidar records before the keyframe, newest first (earlier keyframes count)."""
-    found: List[Row] = []
-    while len(found) < MAX_SWEEPS and lidar_data["prev"]:
-        lidar_data = tables.get("sample_data", lidar_data["prev"])
-        found.append(lidar_data)
-    return found
+def _sensor2global(tables: Tables, rows: np.ndarray) -> np.ndarray:
+    calibrated, pose = tables.data.calibrated[rows], tables.data.pose[rows]
+    known = tables.scenes.calibrated
+    with np.errstate(over="ignore", invalid="ignore"):  # the result is checked
+        sensor2ego = rigid(known.rotation_C4[calibrated], known.translation_C3[calibrated])
+        ego2global = rigid(tables.data.rotation_P4[pose], tables.data.translation_P3[pose])
+        return ego2global @ sensor2ego
 
 
-def _sensor2global(poses: Sequence[Row]) -> np.ndarray:
-    def column(name: str) -> np.ndarray:
-        return np.array([pose[name] for pose in poses], dtype=np.float64)
-
-    sensor2ego = rigid(column("sensor2ego_rotation"), column("sensor2ego_translation"))
-    ego2global = rigid(column("ego2global_rotation"), column("ego2global_translation"))
-    return ego2global @ sensor2ego
-
-
-def _sensor_entries(tables: Tables, sensors: Sequence[Any], lidar: Row) -> List[Row]:
-    poses = [_pose(tables, row) for _, row in sensors]
-    sensor2lidar = rigid_inverse(_sensor2global([lidar])) @ _sensor2global(poses)
-    return [
-        dict(
-            data_path=row["filename"],
-            type=kind,
-            sample_data_token=row["token"],
-            **pose,
-            timestamp=row["timestamp"],
-            sensor2lidar_rotation=matrix[:3, :3].copy(),
-            sensor2lidar_translation=matrix[:3, 3].copy(),
-        )
-        for (kind, row), pose, matrix in zip(sensors, poses, sensor2lidar)
-    ]
+def _sensor_entry(tables: Tables, row: int, kind: str, sensor2lidar_44: np.ndarray) -> Row:
+    return dict(
+        data_path=tables.data.filename[row],
+        type=kind,
+        sample_data_token=as_text(tables.data.token[row]),
+        **_pose(tables, row),
+        timestamp=int(tables.data.timestamp_us[row]),
+        sensor2lidar_rotation=sensor2lidar_44[:3, :3].copy(),
+        sensor2lidar_translation=sensor2lidar_44[:3, 3].copy(),
+    )
 
 
-def _boxes(tables: Tables, annotations: Sequence[Row], lidar: Row) -> Dict[str, np.ndarray]:
+def _boxes(tables: Tables, position: int, lidar: Row, lidar2global: np.ndarray) -> Dict[str, np.ndarray]:
     """gt_boxes (N, 7) gravity-centred, legacy; gt_velocity (N, 2) m/s; both in the lidar frame."""
-
-    def column(name: str, width: int) -> np.ndarray:
-        return np.array([row[name] for row in annotations], dtype=np.float64).reshape(-1, width)
-
-    lidar2global = _sensor2global([lidar])[0]
+    all_boxes = tables.annotations
+    rows = slice(all_boxes.ends[position], all_boxes.ends[position + 1])
     global2lidar_33 = lidar2global[:3, :3].T
-    centre = (column("translation", 3) - lidar2global[:3, 3]) @ global2lidar_33.T
+    centre = (all_boxes.translation_A3[rows] - lidar2global[:3, 3]) @ global2lidar_33.T
     to_lidar = multiply(
         inverse(np.array(lidar["sensor2ego_rotation"])), inverse(np.array(lidar["ego2global_rotation"]))
     )
-    yaw = tait_bryan_yaw(multiply(to_lidar, column("rotation", 4)))
-    velocity = np.array([tables.velocity(row) for row in annotations]).reshape(-1, 3)
+    yaw = tait_bryan_yaw(multiply(to_lidar, all_boxes.rotation_A4[rows]))
+    velocity = all_boxes.velocity_A3[rows].copy()
     velocity[:, 2] = 0.0  # upstream drops the vertical part before it rotates
-    names = [tables.category_of(row) for row in annotations]
-    lidar_pts = np.array([row["num_lidar_pts"] for row in annotations], dtype=np.int64)
-    radar_pts = np.array([row["num_radar_pts"] for row in annotations], dtype=np.int64)
+    names: List[str] = [all_boxes.names[code] for code in all_boxes.category_A[rows]]
+    lidar_pts, radar_pts = all_boxes.lidar_pts_A[rows].copy(), all_boxes.radar_pts_A[rows].copy()
     return dict(
-        gt_boxes=np.concatenate([centre, column("size", 3), (-yaw - np.pi / 2)[:, None]], axis=1),
+        gt_boxes=np.concatenate([centre, all_boxes.size_A3[rows], (-yaw - np.pi / 2)[:, None]], axis=1),
         gt_names=np.array([DETECTION_NAME.get(name, name) for name in names], dtype=str),
         gt_velocity=(velocity @ global2lidar_33.T)[:, :2],
         num_lidar_pts=lidar_pts,

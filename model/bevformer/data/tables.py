@@ -1,149 +1,40 @@
-"""The nuScenes tables as plain dicts by token, read from a store (a folder or the archives themselves).
+"""Which nuScenes tables a store holds (a folder or the archives themselves), and the small ones as dicts.
 
-Source of the meaning: nuscenes-devkit's `NuScenes` (reverse indices, `box_velocity`).
+The three big ones are read in blocks: sensor_data.py, annotations.py.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Tuple
-
-import numpy as np
 
 from bevformer.errors import DataError
 
 from .store import Store
 
 Row = Dict[str, Any]
-# What is read here; a row that lacks one of its fields is refused on load.
+# What is read of the small tables; a row that lacks one of its fields is refused on load.
 FIELDS: Dict[str, Tuple[str, ...]] = {
     "scene": ("name",),
     "sample": ("timestamp", "scene_token", "prev", "next"),
-    "sample_data": (
-        "sample_token",
-        "ego_pose_token",
-        "calibrated_sensor_token",
-        "timestamp",
-        "is_key_frame",
-        "filename",
-        "prev",
-    ),
-    "sample_annotation": (
-        "sample_token",
-        "instance_token",
-        "translation",
-        "rotation",
-        "size",
-        "num_lidar_pts",
-        "num_radar_pts",
-        "prev",
-        "next",
-    ),
     "instance": ("category_token",),
     "category": ("name",),
     "calibrated_sensor": ("sensor_token", "translation", "rotation", "camera_intrinsic"),
     "sensor": ("channel",),
-    "ego_pose": ("translation", "rotation"),
 }
-REQUIRED = tuple(FIELDS)
-OPTIONAL = ("attribute", "visibility", "log", "map")
+REQUIRED = (
+    "scene",
+    "sample",
+    "sample_data",
+    "sample_annotation",
+    "instance",
+    "category",
+    "calibrated_sensor",
+    "sensor",
+    "ego_pose",
+)
+NUMBERS = ("timestamp", "translation", "rotation", "camera_intrinsic")
+DO = "Download the metadata archive again and compare its checksum."
 VERSIONS = ("v1.0-mini", "v1.0-trainval", "v1.0-test")
-MAX_VELOCITY_GAP_S = 1.5
-
-
-@dataclass(frozen=True)
-class Tables:
-    """`rows[table][token]`, in the order of the JSON file.  Indices are built once by `load_tables`."""
-
-    version: str
-    rows: Dict[str, Dict[str, Row]]
-    digest: str
-    _samples_by_scene: Dict[str, List[Row]]
-    _data_by_sample: Dict[str, Dict[str, Row]]
-    _annotations_by_sample: Dict[str, List[Row]]
-
-    @property
-    def scenes(self) -> List[Row]:
-        return list(self.rows["scene"].values())
-
-    @property
-    def samples(self) -> List[Row]:
-        """All samples in the order of the JSON file."""
-        return list(self.rows["sample"].values())
-
-    def get(self, table: str, token: str) -> Row:
-        """One row.  DataError when the table or the token is not there."""
-        if table not in self.rows:
-            raise DataError("table %s/%s.json is not loaded" % (self.version, table))
-        try:
-            return self.rows[table][token]
-        except KeyError:
-            raise DataError(
-                "%s/%s.json has no row %r" % (self.version, table, token),
-                "Another table refers to it, so the tables are of different sets or were cut.",
-                "Download the metadata archive again and compare its checksum.",
-            ) from None
-
-    def samples_of(self, scene: Row) -> List[Row]:
-        """The samples of one scene in time order."""
-        return self._samples_by_scene.get(scene["token"], [])
-
-    def data_of(self, sample_token: str) -> Dict[str, Row]:
-        """channel -> sample_data of the keyframe."""
-        return self._data_by_sample.get(sample_token, {})
-
-    def annotations_of(self, sample_token: str) -> List[Row]:
-        """In the order of sample_annotation.json, as devkit's `sample["anns"]`."""
-        return self._annotations_by_sample.get(sample_token, [])
-
-    def category_of(self, annotation: Row) -> str:
-        """Full category name such as vehicle.car."""
-        instance = self.get("instance", annotation["instance_token"])
-        return str(self.get("category", instance["category_token"])["name"])
-
-    def velocity(self, annotation: Row) -> np.ndarray:
-        """(3,) global metres per second from the neighbours; NaN when unknown (devkit `box_velocity`)."""
-        first = self.get("sample_annotation", annotation["prev"]) if annotation["prev"] else annotation
-        last = self.get("sample_annotation", annotation["next"]) if annotation["next"] else annotation
-        if first is last:
-            return np.full(3, np.nan)
-        gap_s = 1e-6 * (
-            self.get("sample", last["sample_token"])["timestamp"]
-            - self.get("sample", first["sample_token"])["timestamp"]
-        )
-        both_sides = bool(annotation["prev"] and annotation["next"])
-        if gap_s > MAX_VELOCITY_GAP_S * (2 if both_sides else 1):
-            return np.full(3, np.nan)
-        return (np.array(last["translation"]) - np.array(first["translation"])) / gap_s
-
-
-def load_tables(store: Store, version: str) -> Tables:
-    """All tables of one version.  DataError names a missing or broken table and what is there."""
-    check_version(store, version)
-    names = REQUIRED + tuple(name for name in OPTIONAL if store.exists(_name(version, name)))
-    rows = {name: _by_token(read_table(store, version, name), version, name) for name in names}
-    samples_by_scene: Dict[str, List[Row]] = {}
-    for sample in sorted(rows["sample"].values(), key=lambda row: row["timestamp"]):
-        samples_by_scene.setdefault(sample["scene_token"], []).append(sample)
-    annotations: Dict[str, List[Row]] = {}
-    for row in rows["sample_annotation"].values():
-        annotations.setdefault(row["sample_token"], []).append(row)
-    tables = Tables(version, rows, tokens_digest(rows["sample"]), samples_by_scene, {}, annotations)
-    _index_keyframes(tables)
-    return tables
-
-
-def _index_keyframes(tables: Tables) -> None:
-    channel_of = {
-        token: tables.get("sensor", row["sensor_token"])["channel"]
-        for token, row in tables.rows["calibrated_sensor"].items()
-    }
-    for row in tables.rows["sample_data"].values():
-        if row["is_key_frame"]:
-            if row["calibrated_sensor_token"] not in channel_of:
-                tables.get("calibrated_sensor", row["calibrated_sensor_token"])  # raises with the advice
-            channel = channel_of[row["calibrated_sensor_token"]]
-            tables._data_by_sample.setdefault(row["sample_token"], {})[channel] = row
 
 
 def tokens_digest(tokens: Iterable[str]) -> str:
@@ -153,12 +44,12 @@ def tokens_digest(tokens: Iterable[str]) -> str:
 
 def versions_in(store: Store) -> List[str]:
     """The known versions whose tables are in the store."""
-    return [version for version in VERSIONS if store.exists(_name(version, "sample"))]
+    return [version for version in VERSIONS if store.exists(table_path(version, "sample"))]
 
 
 def check_version(store: Store, version: str) -> None:
     """DataError when the store has no tables of this version; it names those that are there."""
-    if any(store.exists(_name(version, table)) for table in REQUIRED):
+    if any(store.exists(table_path(version, table)) for table in REQUIRED):
         return
     there = versions_in(store)
     if not there:
@@ -195,16 +86,12 @@ def _no_tables(store: Store) -> DataError:
 
 def read_table(store: Store, version: str, name: str) -> List[Row]:
     """One table as a list of rows.  DataError when it is missing or not JSON."""
-    path = _name(version, name)
+    path = table_path(version, name)
     if not store.exists(path):
-        raise DataError(
-            "missing table: %s" % path,
-            "The set is not complete without it.",
-            "Add the archive that holds it (the metadata of %s) as another --data-root." % version,
-        )
+        raise _missing_table(version, name)
     rows = read_json(store, path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError("%s is not a list of rows" % path, do="Download the metadata archive again.")
+        raise DataError("%s is not a list of rows" % path, do=DO)
     return rows
 
 
@@ -212,7 +99,7 @@ def read_json(store: Store, path: str) -> Any:
     """DataError that names the file and the place when it is not JSON."""
     try:
         return json.loads(store.read(path))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError
         raise DataError(
             "%s is not valid JSON: %s" % (path, error),
             "It was probably cut while it was copied.",
@@ -220,16 +107,46 @@ def read_json(store: Store, path: str) -> Any:
         ) from error
 
 
-def _name(version: str, table: str) -> str:
+def table_path(version: str, table: str) -> str:
     return "%s/%s.json" % (version, table)
 
 
-def _by_token(rows: List[Row], version: str, name: str) -> Dict[str, Row]:
-    for field in ("token",) + FIELDS.get(name, ()):
-        for row in rows:
+def check_tables(store: Store, version: str) -> None:
+    """DataError that names the first table that is needed and not there."""
+    for name in REQUIRED:
+        if not store.exists(table_path(version, name)):
+            raise _missing_table(version, name)
+
+
+def _missing_table(version: str, name: str) -> DataError:
+    return DataError(
+        "missing table: %s" % table_path(version, name),
+        "The set is not complete without it.",
+        "Add the archive that holds it (the metadata of %s) as another --data-root." % version,
+    )
+
+
+def missing_row(version: str, table: str, token: str) -> DataError:
+    return DataError(
+        "%s has no row %r" % (table_path(version, table), token),
+        "Another table refers to it, so the tables are of different sets or were cut.",
+        DO,
+    )
+
+
+def rows_by_token(store: Store, version: str, name: str) -> Dict[str, Row]:
+    """A small table by token.  DataError names a row without one of its FIELDS, or a token of two rows."""
+    path, found = table_path(version, name), {}
+    rows = read_table(store, version, name)
+    for row in rows:
+        for field in ("token",) + FIELDS[name]:
             if field not in row:
+                raise DataError("%s: row %s has no %s" % (path, row.get("token", "?"), field), do=DO)
+            if field not in NUMBERS and not isinstance(row[field], str):
                 raise DataError(
-                    "%s: row %s has no %s" % (_name(version, name), row.get("token", "?"), field),
-                    do="Download the metadata archive again and compare its checksum.",
+                    "%s: row %s: %s is %.60r, not a text" % (path, row["token"], field, row[field]), do=DO
                 )
-    return {row["token"]: row for row in rows}
+        if row["token"] in found:
+            raise DataError("%s has two rows with token %s" % (path, row["token"]), do=DO)
+        found[row["token"]] = row
+    return found
