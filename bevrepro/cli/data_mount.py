@@ -4,12 +4,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option, Typer
+from typer import Argument, Exit, Option, Typer
 
 from bevrepro.cli.data_common import DryRun, Json, print_json, say
 
 if TYPE_CHECKING:
-    from bevrepro.data.mount import Plan
+    from bevrepro.data.mount import Plan, Wanted
 
 
 def register(data: Typer) -> None:
@@ -20,29 +20,99 @@ def register(data: Typer) -> None:
 
 
 def mount_command(
-    archives: Annotated[list[Path], Argument(metavar="ARCHIVE", help=".tgz, .tar, .zip, or a folder.")],
-    mountpoint: Annotated[Path, Argument(metavar="MOUNTPOINT", help="A new or an empty folder.")],
+    archives: Annotated[
+        list[Path] | None, Argument(metavar="ARCHIVE...", help=".tgz, .tar, .zip, or a folder.")
+    ] = None,
+    mountpoint: Annotated[
+        Path | None, Argument(metavar="MOUNTPOINT", help="A new or an empty folder.", show_default=False)
+    ] = None,
+    overlay: Annotated[
+        Path | None,
+        Option(
+            "--overlay", help="A writable folder shown on top of all: put infos there.", show_default=False
+        ),
+    ] = None,
     in_process: Annotated[
         bool, Option("--in-process", help="Do not mount: training reads the archives itself.")
     ] = False,
+    allow_other: Annotated[bool, Option("--allow-other", help="Let other users read it, too.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Show archives as one read-only folder; where several hold a file, the last one wins.
 
     Nothing is extracted. Where FUSE is missing, the archives are remembered and training reads them itself.
+    With MOUNTPOINT alone, what is remembered there is mounted again; with nothing at all, everything that is
+    remembered and not mounted, as after a reboot.
     """
-    from bevrepro.data import mount as mounting
-    from bevrepro.data import remembered
+    from bevrepro.data.mount import Wanted
 
-    planned = mounting.plan(archives, mountpoint, in_process)
-    done = planned if dry_run else mounting.mount(planned, say)
-    if done.mode == remembered.IN_PROCESS and not dry_run:
-        _open_in_process(done)
+    if archives and mountpoint is not None:
+        wanted = Wanted(tuple(archives), mountpoint, overlay, in_process, allow_other)
+        _mount(wanted, dry_run, as_json)
+    else:
+        # The parser gives a single word to the list.
+        single = mountpoint or (archives[0] if archives else None)
+        _check_again(overlay, in_process, allow_other)
+        _mount_again(single, dry_run, as_json)
+
+
+def _check_again(overlay: Path | None, in_process: bool, allow_other: bool) -> None:
+    if overlay is not None or in_process or allow_other:
+        from typer import BadParameter
+
+        raise BadParameter("name the archives, too: what is remembered is mounted as it was")
+
+
+def _mount(wanted: "Wanted", dry_run: bool, as_json: bool) -> None:
+    done = _do_mount(wanted, dry_run)
     if as_json:
         print_json({**done.to_json(), "dry_run": dry_run})
     else:
         _print_mount(done.to_json(), dry_run)
+
+
+def _mount_again(mountpoint: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Each for itself: archives of one that are missing do not keep the others away."""
+    from bevrepro.core.errors import UserError
+    from bevrepro.data.again import wanted_again
+
+    done, failed = [], []
+    for wanted in wanted_again(mountpoint):
+        try:
+            done.append(_do_mount(wanted, dry_run).to_json())
+        except UserError as error:
+            failed.append(error)
+            say(
+                "\n  ".join(
+                    line for line in (f"{wanted.mountpoint}: {error.seen}", error.why, error.do) if line
+                )
+            )
+    if as_json:
+        print_json({"mounts": done, "failed": [error.seen for error in failed], "dry_run": dry_run})
+    elif not done and not failed:
+        print("Nothing that is remembered has to be mounted again.")
+    for one in [] if as_json else done:
+        _print_mount(one, dry_run)
+    if failed:
+        raise Exit(failed[0].exit_code)
+
+
+def _do_mount(wanted: "Wanted", dry_run: bool) -> "Plan":
+    from bevrepro.data import mount as mounting
+    from bevrepro.data import remembered
+
+    planned = mounting.plan_for(wanted)
+    for note in planned.judgement.notes:
+        say(note)
+    if dry_run:
+        if planned.judgement.refusal is not None:
+            raise planned.judgement.refusal
+        return planned
+    done = mounting.mount(planned, say)
+    if done.mode == remembered.IN_PROCESS:
+        _open_in_process(done)
+    return done
 
 
 def _open_in_process(done: "Plan") -> None:
@@ -84,7 +154,7 @@ def umount_command(
 
 
 def status_command(as_json: Json = False) -> None:
-    """List mounts, dead ones and remembered ones."""
+    """List mounts, dead ones and remembered ones; archives that changed or are gone."""
     from bevrepro.data.status import status
 
     found = [one.to_json() for one in status()]
@@ -111,12 +181,21 @@ def _print_mount(done: dict[str, Any], dry_run: bool) -> None:
 
 
 def _print_status(one: dict[str, Any]) -> None:
+    again = f"bevrepro data mount {shlex.quote(one['mountpoint'])} mounts it again"
     meaning = {
         "mounted": "mounted, read-only",
-        "dead": f"dead: its program has ended; bevrepro data umount {one['mountpoint']}",
-        "gone": "not mounted any more; training reads the archives",
+        "dead": f"dead: its program has ended; {again}",
+        "gone": f"not mounted any more, training reads the archives; {again}",
         "in-process": "no mount; training reads the archives",
     }
     print(f"{one['mountpoint']}: {meaning[one['state']]}")
     for archive in one["archives"]:
-        print(f"  {archive}" + ("  MISSING" if archive in one["missing_archives"] else ""))
+        print(f"  {archive}{_remark(archive, one)}")
+
+
+def _remark(archive: str, one: dict[str, Any]) -> str:
+    if archive in one["missing_archives"]:
+        return "  MISSING: put it back" + (", the mount ends with it" if one["state"] == "mounted" else "")
+    if archive in one["changed_archives"]:
+        return "  CHANGED since it was mounted: umount, then mount again"
+    return "  (writable)" if archive == one["overlay"] else ""

@@ -1,29 +1,43 @@
-"""What is mounted and what is remembered, side by side."""
+"""What is mounted and what is remembered, side by side, and whether the archives are still the same."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bevrepro.data import mountinfo, remembered
 
+MOUNTED = "mounted"
+DEAD = "dead"
+GONE = "gone"
+IN_PROCESS = "in-process"
+
 
 @dataclass(frozen=True)
 class Status:
-    """state: `mounted`; `dead` (its program is gone: umount it); `gone` (remembered, not mounted, as after a
-    reboot: training reads the archives); `in-process` (never mounted, training reads the archives)."""
+    """state: `mounted`; `dead` (its program is gone: umount it, or mount it again); `gone` (remembered, not
+    mounted, as after a reboot); `in-process` (never mounted). In the last three training reads the archives.
+
+    missing_archives are not there any more: a mount still shows them until it ends. changed_archives have
+    another size or time of change than when they were mounted: a mount shows parts of both.
+    """
 
     mountpoint: str
     state: str
     archives: tuple[str, ...]
     missing_archives: tuple[str, ...]
     since: str | None
+    changed_archives: tuple[str, ...] = ()
+    overlay: str | None = None
+
+    @property
+    def well(self) -> bool:
+        """Nothing has to be done about it."""
+        return self.state in (MOUNTED, IN_PROCESS) and not self.missing_archives + self.changed_archives
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **asdict(self),
-            "archives": list(self.archives),
-            "missing_archives": list(self.missing_archives),
-        }
+        tuples = ("archives", "missing_archives", "changed_archives")
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in tuples}}
 
 
 def status() -> list[Status]:
@@ -34,12 +48,27 @@ def status() -> list[Status]:
 
 
 def _status(place: str, known: remembered.Remembered | None, mounted: bool) -> Status:
-    archives = known.archives if known else ()
-    absent = tuple(archive for archive in archives if not Path(archive).exists())
-    return Status(place, _state(place, known, mounted), archives, absent, known.since if known else None)
+    state = _state(place, known, mounted)
+    if known is None:
+        return Status(place, state, (), (), None)
+    absent = tuple(archive for archive in known.archives if not Path(archive).exists())
+    return Status(place, state, known.archives, absent, known.since, _changed(known), known.overlay)
+
+
+def _changed(known: remembered.Remembered) -> tuple[str, ...]:
+    """Folders may change, and what is missing is told as missing."""
+    found = []
+    for path, stamp in zip(known.archives, known.stamps):
+        try:
+            now = os.stat(path)
+        except OSError:
+            continue
+        if os.path.isfile(path) and (now.st_size, now.st_mtime_ns) != stamp:
+            found.append(path)
+    return tuple(found)
 
 
 def _state(place: str, known: remembered.Remembered | None, mounted: bool) -> str:
     if mounted:
-        return "dead" if mountinfo.is_dead(Path(place)) else "mounted"
-    return "in-process" if known and known.mode == remembered.IN_PROCESS else "gone"
+        return DEAD if mountinfo.is_dead(Path(place)) else MOUNTED
+    return IN_PROCESS if known and known.mode == remembered.IN_PROCESS else GONE

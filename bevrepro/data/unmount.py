@@ -51,9 +51,10 @@ def detach(place: Path, dead: bool) -> None:
     ratarmount's own `-u` is not used: without fusermount it returns 0 and does nothing.
     """
     said = []
+    before = _layers(place)
     for command in _commands(place, dead):
         done = proc.run(command, timeout_s=TRIES_S)
-        if mountinfo.at(mountinfo.read(), place) is None:
+        if _layers(place) < before:  # of two on top of one another only the upper one is meant
             return
         said.append(done.stderr.strip() or f"{Path(command[0]).name} ended with exit code {done.rc}")
     if not said:
@@ -70,6 +71,10 @@ def detach(place: Path, dead: bool) -> None:
         else "A program may still have a file or folder in it open.",
         f"End that program or leave the folder, then: bevrepro data umount {place}",
     )
+
+
+def _layers(place: Path) -> int:
+    return sum(mount.mountpoint == str(place) for mount in mountinfo.read())
 
 
 def _commands(place: Path, dead: bool) -> list[list[str]]:

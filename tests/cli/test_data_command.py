@@ -49,6 +49,30 @@ def test_mount_without_fuse_says_why_and_remembers(archive, tmp_path, capsys):
     assert "forgotten" in capsys.readouterr().out
 
 
+def test_mount_without_words_mounts_again_what_is_remembered(archive, tmp_path, capsys):
+    assert main(["data", "mount"]) == 0
+    assert "Nothing that is remembered" in capsys.readouterr().out
+    main(["data", "mount", str(archive), str(tmp_path / "mnt")])
+    capsys.readouterr()
+    assert main(["data", "mount", str(tmp_path / "mnt"), "--json"]) == 0
+    (again,) = json.loads(capsys.readouterr().out)["mounts"]
+    assert again["archives"][0]["path"] == str(archive)
+    archive.unlink()
+    assert main(["data", "mount", str(tmp_path / "mnt")]) == 4
+    assert "no archive at" in capsys.readouterr().err
+
+
+def test_status_says_what_became_of_the_archives(archive, tmp_path, capsys):
+    main(["data", "mount", str(archive), str(tmp_path / "mnt")])
+    archive.write_bytes(archive.read_bytes() + bytes(10240))
+    capsys.readouterr()
+    main(["data", "status"])
+    assert "CHANGED since" in capsys.readouterr().out
+    archive.unlink()
+    main(["data", "status"])
+    assert "MISSING" in capsys.readouterr().out
+
+
 def test_mount_json_is_the_plan_and_dry_run_changes_nothing(archive, tmp_path, capsys):
     assert main(["data", "mount", str(archive), str(tmp_path / "mnt"), "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -70,7 +94,9 @@ def test_status_json_lists_each_mount(archive, tmp_path, capsys):
     [
         (["mount", "nope.tgz", "mnt"], 4, "no archive at nope.tgz"),
         (["mount", "{archive}", "{folder}"], 5, "is not empty"),
-        (["mount", "mnt"], 2, "MOUNTPOINT"),
+        (["mount", "mnt"], 5, "nothing is remembered for"),
+        (["mount", "{archive}"], 5, "without a MOUNTPOINT"),
+        (["mount", "mnt", "--overlay", "x"], 2, "name the archives"),
         (["umount", "mnt"], 5, "nothing is mounted"),
         (["prepare", "--data-root", "nope", "--out", "x"], 4, "there is no"),
     ],

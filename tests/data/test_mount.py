@@ -5,8 +5,9 @@ import os
 import pytest
 
 from bevrepro.core import proc
-from bevrepro.core.errors import DataError, MountError
-from bevrepro.data import fuse, index, mount, mountinfo, remembered
+from bevrepro.core.errors import DataError, MachineError, MountError
+from bevrepro.core.machine import Fuse, Host, Machine
+from bevrepro.data import fuse, index, mount, mountinfo, proof, remembered
 
 from .conftest import write_tar
 
@@ -110,7 +111,7 @@ def test_a_library_that_cannot_be_loaded_falls_back(system, tgz, place, monkeypa
 )
 def test_a_mount_that_does_not_appear_is_an_error(system, tgz, place, monkeypatch, rc, says, match):
     """`-o max_read=...` with libfuse3 gives exit code 0 and no mount."""
-    monkeypatch.setattr(mount, "APPEARS_WITHIN_S", 0.0)
+    monkeypatch.setattr(proof, "APPEARS_WITHIN_S", 0.0)
     monkeypatch.setattr(system, "_mount", lambda place: proc.Done(rc, "", says))
     with pytest.raises(MountError, match=match):
         done([tgz], place)
@@ -125,10 +126,10 @@ def test_a_mount_that_gives_other_bytes_is_taken_away(system, tgz, place):
 
 
 def test_ctrl_c_after_the_mount_takes_it_away(system, tgz, place, monkeypatch):
-    def interrupted(plan):
+    def interrupted(place, archives):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mount, "_probe", interrupted)
+    monkeypatch.setattr(proof, "_probe", interrupted)
     with pytest.raises(KeyboardInterrupt):
         done([tgz], place)
     assert system.mounted == [] and not place.exists() and remembered.load() == []
@@ -191,3 +192,75 @@ def test_a_folder_over_the_archives_decides_what_the_probe_expects(system, tgz, 
     (over / "29.jpg").write_bytes(b"mine")
     system.probe_says = "4"
     assert done([tgz, tmp_path / "over"], place).mode == "fuse"
+
+
+def test_a_folder_in_the_union_is_never_seen_as_it_was_an_hour_ago(system, tgz, tmp_path, place):
+    (tmp_path / "infos").mkdir()
+    for sources, kept in (([tgz], "3600"), ([tgz, tmp_path / "infos"], "1")):
+        options = mount.plan(sources, place).commands[-1]
+        assert f"attr_timeout={kept}" in options[options.index("-o") + 1].split(",")
+
+
+def test_the_overlay_is_made_shown_last_and_remembered(system, tgz, tmp_path, place):
+    overlay = tmp_path / "deep/overlay"
+    plan = mount.plan_for(mount.Wanted((tgz,), place, overlay))
+    assert plan.commands[-1][-3:] == (str(tgz), str(overlay), str(place)) and not overlay.exists()
+    mount.mount(plan, lambda text: None)
+    assert overlay.is_dir() and remembered.get(place).overlay == str(overlay)
+    assert remembered.get(place).archives == (str(tgz), str(overlay))
+
+
+@pytest.mark.parametrize("overlay", ["mnt", "mnt/below", ".", "v1.0-mini.tgz"])
+def test_an_overlay_that_could_not_be_reached_is_refused(system, tgz, tmp_path, place, overlay):
+    with pytest.raises(MountError, match="overlay"):
+        mount.plan_for(mount.Wanted((tgz,), place, tmp_path / overlay))
+
+
+def test_other_users_may_read_it_where_the_system_allows_it(system, tgz, place):
+    wanted = mount.Wanted((tgz,), place, allow_other=True)
+    user = Machine(host=Host(root=False), fuse=Fuse(allow_other=True))
+    options = mount.plan_for(wanted, user).commands[-1]
+    assert "allow_other" in options[options.index("-o") + 1]
+    with pytest.raises(MountError, match="allow-other"):
+        mount.plan_for(wanted, Machine(host=Host(root=False), fuse=Fuse(allow_other=False)))
+
+
+def test_too_little_memory_refuses_before_anything_is_made(system, tgz, place, home):
+    plan = mount.plan_for(mount.Wanted((tgz,), place), Machine(host=Host(memory_available_b=1 << 20)))
+    with pytest.raises(MachineError, match="memory"):
+        mount.mount(plan, lambda text: None)
+    assert not place.exists() and not home.exists()
+
+
+def test_a_second_mount_that_comes_between_is_seen_before_and_after(system, tgz, place, monkeypatch):
+    plan = mount.plan([tgz], place)
+    system.add_mount(place)
+    with pytest.raises(MountError, match="already mounted"):
+        mount.mount(plan, lambda text: None)
+    assert system.mounted == [str(place)]
+    system.mounted.clear()
+    system._save()
+
+    def both(where):
+        system.add_mount(place)
+        system.add_mount(place)
+        return proc.Done(0, "", "")
+
+    monkeypatch.setattr(system, "_mount", both)
+    with pytest.raises(MountError, match="at the same moment"):
+        mount.mount(plan, lambda text: None)
+    assert system.mounted == [str(place)] and remembered.load() == []
+
+
+def test_the_daemon_gives_memory_back_and_keeps_the_rest_of_the_environment(monkeypatch):
+    monkeypatch.setenv("FUSE_LIBRARY_PATH", "/lib/libfuse3.so.3")
+    found = index.environment()
+    assert found["MALLOC_MMAP_THRESHOLD_"] and found["FUSE_LIBRARY_PATH"] == "/lib/libfuse3.so.3"
+
+
+def test_an_index_that_was_killed_leaves_nothing_that_counts(system, tgz, place):
+    archive = mount.recognise(tgz)
+    left = index.index_folder() / f"part-{index._digest(archive)}"
+    left.mkdir(parents=True)
+    (left / "half.sqlite").write_bytes(b"half")
+    assert index.ensure(archive) and not left.exists() and not index.ensure(archive)

@@ -12,8 +12,9 @@ import pytest
 
 from bevrepro.core.errors import DataError, MountError
 from bevrepro.data import fuse, mountinfo, unmount
+from bevrepro.data.again import wanted_again
 from bevrepro.data.index import ensure, tar_end
-from bevrepro.data.mount import mount, plan, recognise
+from bevrepro.data.mount import Wanted, mount, plan, plan_for, recognise
 from bevrepro.data.roots import resolve
 from bevrepro.data.status import status
 
@@ -152,3 +153,53 @@ def test_the_store_reads_the_mount_like_any_folder(tar, place):
 
     with pytest.raises(StoreError, match="died"):
         store.read("samples/CAM_FRONT/12.jpg")
+
+
+def test_infos_that_are_written_anew_into_the_overlay_are_seen_anew(tar, tmp_path, place):
+    """With the timeouts that suit archives they were seen as they had been, for an hour."""
+    mount(plan_for(Wanted((tar,), place, tmp_path / "overlay")), lambda text: None)
+    for text in ("first", "second, longer", "3rd"):
+        (tmp_path / "overlay/new").write_text(text)
+        os.replace(tmp_path / "overlay/new", tmp_path / "overlay/infos.pkl")
+        _until(lambda text=text: (place / "infos.pkl").read_text() == text)
+
+
+def test_two_mounts_at_once_at_one_place_make_one(tgz, place):
+    """Three tries of two whole commands: one mounts, the other says that it is mounted."""
+    command = [sys.executable, "-m", "bevrepro", "data", "mount", str(tgz), str(place)]
+    for _ in range(3):
+        both = [
+            subprocess.Popen(command, stdout=-1, stderr=-1, cwd=Path(__file__).parents[2], text=True)
+            for _ in range(2)
+        ]
+        said = [one.communicate(timeout=60)[1] for one in both]
+        assert sorted(one.returncode for one in both) == [0, 5], said
+        assert any("already mounted" in text for text in said)
+        assert [mount.mountpoint for mount in mountinfo.read()].count(str(place)) == 1
+        assert (place / "samples/CAM_FRONT/07.jpg").read_bytes() == FILES["samples/CAM_FRONT/07.jpg"]
+        unmount.umount(place)
+
+
+def test_an_archive_that_is_deleted_or_replaced_while_mounted_is_told(tar, tmp_path, place):
+    """The daemon holds the old file open: what was mounted stays readable until umount."""
+    do_mount([tar], place)
+    whole = tar.read_bytes()
+    tar.unlink()
+    (one,) = [one for one in status() if one.mountpoint == str(place)]
+    assert (one.state, one.missing_archives) == ("mounted", (str(tar),))
+    assert (place / "samples/CAM_FRONT/07.jpg").read_bytes() == FILES["samples/CAM_FRONT/07.jpg"]
+    tar.write_bytes(whole)
+    (one,) = [one for one in status() if one.mountpoint == str(place)]
+    assert one.changed_archives == (str(tar),)
+    unmount.umount(place)
+
+
+def test_it_is_mounted_again_after_its_program_was_killed(tar, tmp_path, place):
+    mount(plan_for(Wanted((tar,), place, tmp_path / "overlay")), lambda text: None)
+    os.kill(daemon_of(place), signal.SIGKILL)
+    _until(lambda: mountinfo.is_dead(place))
+    (wanted,) = wanted_again(place)
+    mount(plan_for(wanted), lambda text: None)
+    assert states(place) == ["mounted"]
+    unmount.umount(place)
+    assert not place.exists() and (tmp_path / "overlay").is_dir()

@@ -1,8 +1,10 @@
 """Mounted, dead, gone and never mounted are told apart."""
 
+import os
+
 import pytest
 
-from bevrepro.data import mountinfo, remembered
+from bevrepro.data import mount, mountinfo, remembered
 from bevrepro.data.remembered import Remembered
 from bevrepro.data.status import status
 
@@ -39,3 +41,13 @@ def test_a_mount_that_is_not_remembered_and_an_archive_that_is_gone_are_shown(sy
     first, second = status()
     assert (first.state, first.archives) == ("mounted", ())
     assert second.missing_archives == (str(tmp_path / "nope.tgz"),)
+
+
+def test_an_archive_that_changed_is_shown_and_a_folder_may_change(system, tgz, tmp_path):
+    (tmp_path / "overlay").mkdir()
+    wanted = mount.Wanted((tgz,), tmp_path / "mnt", tmp_path / "overlay")
+    mount.mount(mount.plan_for(wanted), lambda text: None)
+    (tmp_path / "overlay/new.pkl").write_text("x")
+    assert status()[0].well
+    os.utime(tgz, ns=(1, 1))
+    assert status()[0].changed_archives == (str(tgz),) and not status()[0].well
