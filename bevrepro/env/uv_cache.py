@@ -9,10 +9,12 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from bevrepro.core.errors import DataError
+from bevrepro.core.paths import envs_dir
 from bevrepro.env.index import uv
 from bevrepro.env.lockfile import Pin
 from bevrepro.env.record_file import Record, read_record
 from bevrepro.env.tree import hash_files, sha256_of
+from bevrepro.facts import tomllib
 
 Suspects = dict[str, dict[str, str | None]]  # package -> path in the environment -> sha256; None: gone
 
@@ -44,6 +46,20 @@ def judge(wanted: Mapping[str, Mapping[str, str]], found: Mapping[str, str | Non
             for name in claims:
                 told.setdefault(name, {})[path] = found.get(path)
     return told
+
+
+def known_slips() -> frozenset[tuple[str, str, str, str]]:
+    """(package, version, file, sha256) of envs/slips.toml: what is known to be unlike its RECORD."""
+    table = tomllib.loads((envs_dir() / "slips.toml").read_text(encoding="utf-8"))
+    rows = table["slip"]
+    return frozenset((row["package"], row["version"], row["file"], row["sha256"]) for row in rows)
+
+
+def unknown(pin: Pin, seen: Mapping[str, str | None], site: str) -> bool:
+    """Whether the wheel has to be asked: a file is none of the known slips, or RECORD itself is no good."""
+    known = known_slips()
+    rows = ((pin.name, pin.version, path.removeprefix(f"{site}/"), sha) for path, sha in seen.items())
+    return not seen or any(row not in known for row in rows)
 
 
 def refuse_damage(pin: Pin, seen: Mapping[str, str | None], site: str, record: Record, fresh: Path) -> None:

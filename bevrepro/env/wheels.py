@@ -70,12 +70,15 @@ def refuse_damaged_cache(job: Job, also: str | None) -> None:
     build = job.plan.build
     records = {uv_cache.name_of(record): record for record in records_in(build)}
     found = uv_cache.suspects(build, records.values())
+    site = str(next(build.glob("lib/python3*/site-packages")).relative_to(build))
     for name in sorted(found.keys() & job.plan.locks.pins.keys()):
-        pin, site = job.plan.locks.pins[name], next(build.glob("lib/python3*/site-packages"))
+        pin = job.plan.locks.pins[name]
+        if not uv_cache.unknown(pin, found[name], site):
+            continue
         with tempfile.TemporaryDirectory(prefix="fresh-", dir=build / STEPS) as fresh:
             past = ["--require-hashes", "--no-cache", "--target", fresh]
             install(job, requirement_lines([pin]), 1, past, also=also)
-            uv_cache.refuse_damage(pin, found[name], str(site.relative_to(build)), records[name], Path(fresh))
+            uv_cache.refuse_damage(pin, found[name], site, records[name], Path(fresh))
 
 
 def install(

@@ -189,6 +189,7 @@ def make_world(folder: Path, files: int = 30) -> World:
     (folder / "envs/interpreters.py").symlink_to(ROOT / "envs/interpreters.py")
     (folder / "model/bevformer/__init__.py").touch()
     (folder / "patches/README.md").touch()
+    (folder / "envs/slips.toml").write_text("slip = []\n")
     (folder / "model/bevformer/selftest.py").write_text(SELFTEST)
     many = {f"alpha/part{number}.py": f"number = {number}\n" for number in range(files)}
     alpha = make_wheel(world.wheels, "alpha", "1.0", {"alpha/__init__.py": "answer = 'one'\n", **many})

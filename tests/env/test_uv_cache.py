@@ -4,7 +4,10 @@ import zipfile
 
 import pytest
 
+from bevrepro.core.paths import envs_dir
 from bevrepro.env import uv_cache
+from bevrepro.env.lockfile import Pin
+from bevrepro.facts import tomllib
 from tests.env.build_world import make_sdist, make_wheel, make_world, receipt
 
 
@@ -28,6 +31,20 @@ def rewrite(wheel, name, content):
     with zipfile.ZipFile(wheel, "w") as archive:
         for each, old in files.items():
             archive.writestr(each, content if each == name else old)
+
+
+def test_a_known_slip_need_not_be_asked_for_again():
+    name, version, file, sha256 = min(uv_cache.known_slips())
+    pin = Pin(name, version, None, ())
+    assert not uv_cache.unknown(pin, {f"site/{file}": sha256}, "site")
+    assert uv_cache.unknown(pin, {f"site/{file}": "0" * 64}, "site") and uv_cache.unknown(pin, {}, "site")
+
+
+def test_known_slips_are_of_locked_packages_and_say_where_they_are_from():
+    rows = tomllib.loads((envs_dir() / "slips.toml").read_text())["slip"]
+    locks = "".join(path.read_text() for path in (envs_dir() / "locks").glob("*.txt"))
+    assert all(f"{row['package']}=={row['version']}" in locks for row in rows)
+    assert all(row["source"] and row["checked"] for row in rows)
 
 
 @pytest.mark.parametrize("damage", ["edit", "remove", "record", "line"])
