@@ -24,7 +24,7 @@ test: venv  ## Run the default tests
 	@$(VENV)/python -m pytest $(ARGS)
 
 test-slow: venv  ## Run the slow tests: a demo that has to learn, the real keyframe, full sizes (minutes)
-	@$(VENV)/python -m pytest -m slow $(if $(ARGS),$(ARGS),tests/drive tests/model)
+	@$(VENV)/python -m pytest -m slow $(if $(ARGS),$(ARGS),tests/data tests/drive tests/model)
 
 lint: venv  ## Check style (ruff) and types (mypy)
 	$(VENV)/ruff check .
