@@ -91,15 +91,14 @@ def can_bus_at(messages: Optional[Sequence[Dict[str, Any]]], timestamp_us: int) 
 
 
 def with_ego_pose(can_bus_18: np.ndarray, translation: np.ndarray, rotation_wxyz: np.ndarray) -> np.ndarray:
-    """A copy with [0:7], [16] and [17] from the ego pose."""
+    """A copy with [0:7], [16] and [17] from the ego pose; also of many at once, (F, 18)."""
     out = np.array(can_bus_18, dtype=np.float64)
-    out[:3] = translation
-    out[3:7] = rotation_wxyz
-    yaw_deg = float(heading(rotation_wxyz)) / np.pi * 180
-    if yaw_deg < 0:
-        yaw_deg += 360
-    out[16] = yaw_deg / 180 * np.pi
-    out[17] = yaw_deg
+    out[..., :3] = translation
+    out[..., 3:7] = rotation_wxyz
+    yaw_deg = heading(rotation_wxyz) / np.pi * 180
+    yaw_deg = np.where(yaw_deg < 0, yaw_deg + 360, yaw_deg)
+    out[..., 16] = yaw_deg / 180 * np.pi
+    out[..., 17] = yaw_deg
     return out
 
 

@@ -41,7 +41,7 @@ class NuScenesQueue:
         self.training = training
         self._lidar2img_FN44 = _all_lidar2img(infos)
         self._can_bus_F18 = _all_can_bus(infos)
-        self._position = _positions_in_scene(infos.infos)
+        self._position = _positions_in_scene(infos.texts("scene_token"))
         self._cache: Optional[Dict[int, np.ndarray]] = {} if cache_frames else None
         if training and "gt_boxes" not in infos.infos[0]:
             raise DataError(
@@ -225,13 +225,12 @@ def ground_truth(info: Info, pc_range_m: Tuple[float, ...]) -> Tuple[np.ndarray,
 
 def _all_lidar2img(infos: Infos) -> np.ndarray:
     """(F, 6, 4, 4) float64: intrinsics @ lidar-to-camera, in pixels of the unscaled images."""
-    cams = [info["cams"][channel] for info in infos.infos for channel in CAMERAS]
     sensor2lidar = rigid_of(
-        np.array([cam["sensor2lidar_rotation"] for cam in cams], dtype=np.float64),
-        np.array([cam["sensor2lidar_translation"] for cam in cams], dtype=np.float64),
+        infos.cam_numbers("sensor2lidar_rotation").reshape(-1, 3, 3),
+        infos.cam_numbers("sensor2lidar_translation").reshape(-1, 3),
     )
-    view = np.tile(np.eye(4), (len(cams), 1, 1))
-    view[:, :3, :3] = np.array([np.asarray(cam["cam_intrinsic"])[:3, :3] for cam in cams], dtype=np.float64)
+    view = np.tile(np.eye(4), (len(sensor2lidar), 1, 1))
+    view[:, :3, :3] = infos.cam_numbers("cam_intrinsic").reshape(-1, 3, 3)
     lidar2img = (view @ rigid_inverse(sensor2lidar)).reshape(-1, len(CAMERAS), 4, 4)
     finite = np.isfinite(lidar2img).all(axis=(2, 3))
     if not finite.all():
@@ -247,12 +246,8 @@ def _all_lidar2img(infos: Infos) -> np.ndarray:
 
 def _all_can_bus(infos: Infos) -> np.ndarray:
     """(F, 18) float64, absolute, with the ego pose filled in."""
-    rows = np.stack(
-        [
-            with_ego_pose(info["can_bus"], info["ego2global_translation"], info["ego2global_rotation"])
-            for info in infos.infos
-        ]
-    )
+    names = ("can_bus", "ego2global_translation", "ego2global_rotation")
+    rows = with_ego_pose(*(infos.numbers(name) for name in names))
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise DataError(
@@ -264,11 +259,11 @@ def _all_can_bus(infos: Infos) -> np.ndarray:
     return rows
 
 
-def _positions_in_scene(frames: List[Info]) -> List[Tuple[int, int]]:
+def _positions_in_scene(scene_tokens: Sequence[str]) -> List[Tuple[int, int]]:
     """(place, length of its scene) of every frame."""
     lengths: Dict[str, int] = {}
     places = []
-    for info in frames:
-        places.append(lengths.get(info["scene_token"], 0))
-        lengths[info["scene_token"]] = places[-1] + 1
-    return [(place, lengths[info["scene_token"]]) for place, info in zip(places, frames)]
+    for token in scene_tokens:
+        places.append(lengths.get(token, 0))
+        lengths[token] = places[-1] + 1
+    return [(place, lengths[token]) for place, token in zip(places, scene_tokens)]

@@ -7,7 +7,7 @@ the metadata.  Paths inside are relative to the data root ("samples/CAM_FRONT/..
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Any, List, Mapping, Set, Tuple
+from typing import Any, List, Mapping, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from bevformer.errors import DataError
 from bevformer.types import CAMERAS
 
 from . import infos_v1_1, safe_pickle
+from .infos_boxes import CONVENTION, to_legacy
 from .infos_form import PREPARE, Info, check_form, relative_path
+from .infos_frames import Frames
+from .infos_twin import Twin, is_fresh, is_twin, open_twin, twin_path
 from .store import Store
 from .tables import check_version, read_table, tokens_digest, versions_in
 
@@ -32,7 +35,7 @@ class Infos:
               does not say.  source: the file.  notes: sentences about what was converted or is missing.
     """
 
-    infos: List[Info]
+    infos: Sequence[Info]
     version: str
     digest: str
     source: str = ""
@@ -42,12 +45,37 @@ class Infos:
     def __len__(self) -> int:
         return len(self.infos)
 
+    def texts(self, key: str) -> List[str]:
+        """One of every frame."""
+        if isinstance(self.infos, Frames):
+            return list(self.infos.column("frame." + key))
+        return [info[key] for info in self.infos]
+
+    def numbers(self, key: str) -> np.ndarray:
+        """(F, ...) float64 of every frame."""
+        if isinstance(self.infos, Frames):
+            return np.asarray(self.infos.column("frame." + key), dtype=np.float64)
+        return np.array([info[key] for info in self.infos], dtype=np.float64)
+
+    def cam_numbers(self, key: str) -> np.ndarray:
+        """(F, 6, ...) float64 of every camera, in the order of CAMERAS."""
+        if isinstance(self.infos, Frames):
+            return np.asarray(self.infos.column("cam." + key), dtype=np.float64)
+        cams = [[info["cams"][channel][key] for channel in CAMERAS] for info in self.infos]
+        return np.array(cams, dtype=np.float64)
+
 
 def infos_path(path: str, split: str) -> str:
-    """A file stays; a folder becomes its nuscenes_infos_temporal_<split>.pkl.  DataError if not there."""
+    """A file or twin stays; a folder becomes its nuscenes_infos_temporal_<split>.pkl, or its twin where there
+    is only that.  DataError if not there.
+    """
+    if is_twin(path):
+        return path
     if os.path.isdir(path):
         found = os.path.join(path, file_name(split))
         if not os.path.isfile(found):
+            if is_twin(twin_path(found)):
+                return twin_path(found)
             there = sorted(name for name in os.listdir(path) if name.endswith(".pkl"))
             raise DataError(
                 "no %s in %s" % (file_name(split), path),
@@ -65,11 +93,28 @@ def file_name(split: str) -> str:
 
 
 def load_infos(path: str) -> Infos:
-    """Read a prepared file, or an mmdet3d >= 1.1 one.
+    """Read a prepared file or its twin, or an mmdet3d >= 1.1 file.
 
-    Raises DataError for a missing or cut file, one that holds more than plain data, or frames without what
-    the data set needs.
+    Where a file has a twin beside it that was made from it as it is now, the twin is read: the same frames,
+    much faster.  Raises DataError for a missing or cut file, one that holds more than plain data, or frames
+    without what the data set needs.
     """
+    if is_twin(path):
+        return from_twin(open_twin(path), path)
+    twin, notes = twin_path(path), ()  # type: str, Tuple[str, ...]
+    if is_twin(twin):
+        try:
+            if is_fresh(twin, path):
+                return from_twin(open_twin(twin), path)
+            notes = ("%s was not made from %s as it is now, so it was not used" % (twin, path),)
+        except DataError as error:
+            notes = ("%s; %s was read instead" % (error.seen, path),)
+    infos = from_object(read_object(path), path)
+    return dataclasses.replace(infos, notes=infos.notes + notes)
+
+
+def read_object(path: str) -> Any:
+    """What the pickle holds, if it is plain data.  DataError else."""
     try:
         with open(path, "rb") as file:
             raw = file.read()
@@ -77,7 +122,30 @@ def load_infos(path: str) -> Infos:
         raise DataError(
             "cannot read %s: %s" % (path, error.strerror), do="Make it with `bevrepro data prepare`."
         ) from error
-    return from_object(safe_pickle.loads(raw, path), path)
+    return safe_pickle.loads(raw, path)
+
+
+def from_twin(twin: Twin, path: str) -> Infos:
+    """The frames of an opened twin; `path` is for the messages."""
+    if not twin.frames:
+        raise DataError("%s holds no frames" % path, do=PREPARE)
+    metadata = twin.index["metadata"]
+    without = int((~np.any(twin.numbers["frame.can_bus"], axis=1)).sum())
+    return Infos(
+        Frames(twin),
+        str(metadata.get("version", "")),
+        str(metadata.get("bevrepro_tables_digest", "")),
+        path,
+        metadata,
+        _can_notes(without, twin.frames),
+    )
+
+
+def _can_notes(without: int, frames: int) -> Tuple[str, ...]:
+    if not without:
+        return ()
+    said = "%d of %d frames have no CAN data: acceleration, rotation rate and velocity are zero"
+    return (said % (without, frames),)
 
 
 def from_object(data: Any, path: str) -> Infos:
@@ -90,7 +158,9 @@ def from_object(data: Any, path: str) -> Infos:
         else:
             infos, metadata = list(data["infos"]), dict(data.get("metadata") or {})
             infos = [_normal_form(info) for info in infos]
-            if "bevrepro_tables_digest" not in metadata:  # our own files are legacy
+            if metadata.get(CONVENTION) == "1.0":
+                infos = to_legacy(infos, metadata)
+            elif CONVENTION not in metadata and "bevrepro_tables_digest" not in metadata:
                 infos = _legacy_boxes(infos, notes)
         infos.sort(key=lambda info: info["timestamp"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, np.linalg.LinAlgError) as error:
@@ -103,11 +173,7 @@ def from_object(data: Any, path: str) -> Infos:
         raise DataError("%s holds no frames" % path, do=PREPARE)
     check_form(infos, path)
     without = sum(1 for info in infos if not np.any(info["can_bus"]))
-    if without:
-        notes.append(
-            "%d of %d frames have no CAN data: acceleration, rotation rate and velocity are zero"
-            % (without, len(infos))
-        )
+    notes.extend(_can_notes(without, len(infos)))
     return Infos(
         infos,
         str(metadata.get("version", "")),

@@ -6,6 +6,7 @@ and checked against the digests in the index when the twin is opened.
 
 import hashlib
 import json
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,19 @@ def twin_path(pickle_path: str) -> str:
     return (stem if ending == ".pkl" else pickle_path) + ENDING
 
 
+def is_twin(path: str) -> bool:
+    """A folder with an index in it."""
+    return os.path.isfile(os.path.join(path, INDEX))
+
+
+def _header(dtype: np.dtype, shape: Tuple[int, ...]) -> bytes:
+    """As np.save writes it, always of the same length."""
+    magic = np.lib.format.magic(1, 0)
+    text = repr(dict(descr=dtype.str, fortran_order=False, shape=shape)).encode("ascii")
+    text = text.ljust(_HEADER_BYTES - len(magic) - 3) + b"\n"
+    return magic + len(text).to_bytes(2, "little") + text
+
+
 class _Npy:
     """A .npy file whose number of rows is known at the end."""
 
@@ -49,15 +63,12 @@ class _Npy:
 
     def finish(self) -> Dict[str, Any]:
         """What index.json says of it."""
-        form = dict(descr=self.dtype.str, fortran_order=False, shape=(self.rows,) + self.shape)
-        magic = np.lib.format.magic(1, 0)
-        text = repr(form).encode("ascii").ljust(_HEADER_BYTES - len(magic) - 3) + b"\n"
         self._file.seek(0)
-        self._file.write(magic + (len(text)).to_bytes(2, "little") + text)
+        self._file.write(_header(self.dtype, (self.rows,) + self.shape))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        return dict(dtype=self.dtype.str, shape=list(form["shape"]), sha256=self._digest.hexdigest())
+        return dict(dtype=self.dtype.str, shape=[self.rows, *self.shape], sha256=self._digest.hexdigest())
 
     def close(self) -> None:
         self._file.close()
@@ -120,7 +131,7 @@ class TwinWriter:
             columns=columns,
         )
         with open(os.path.join(self.folder, INDEX), "w", encoding="utf-8") as file:
-            json.dump(index, file, indent=1)
+            json.dump(dict(index, sha256=_index_digest(index)), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
 
@@ -171,7 +182,15 @@ def read_index(folder: str) -> Dict[str, Any]:
             % (path, index.get("version"), VERSION),
             do=PREPARE,
         )
+    if index.get("sha256") != _index_digest(index):
+        raise _damaged(path, "its digest is not the one it names")
     return index
+
+
+def _index_digest(index: Mapping[str, Any]) -> str:
+    """sha256 over all of index.json but this, as JSON without spaces, keys sorted."""
+    rest = {key: value for key, value in index.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def open_twin(folder: str, check: bool = True) -> Twin:
@@ -179,17 +198,22 @@ def open_twin(folder: str, check: bool = True) -> Twin:
     index = read_index(folder)
     if index.get("cameras") != list(CAMERAS) or not isinstance(index.get("metadata"), dict):
         raise DataError("%s is damaged: its cameras or metadata" % os.path.join(folder, INDEX), do=PREPARE)
+    columns = index.get("columns")
+    if not isinstance(columns, dict):
+        raise DataError("%s is damaged: it lists no columns" % os.path.join(folder, INDEX), do=PREPARE)
+
+    def mapped(name: str, dtype: str, shape: Tuple[int, ...] = ()) -> np.ndarray:
+        return _mapped(folder, columns, name, np.dtype(dtype), shape)
+
     wanted = all_columns(bool(index.get("boxes")))
-    numbers = {
-        one.name: _mapped(folder, one.name, one.dtype, one.shape) for one in wanted if one.kind != "text"
+    numbers = {one.name: mapped(one.name, one.dtype.str, one.shape) for one in wanted if one.kind != "text"}
+    texts = {
+        one.name: Strings(mapped(one.name + ".offsets", "<i8"), mapped(one.name + ".bytes", "|u1"))
+        for one in wanted
+        if one.kind == "text"
     }
-    texts, ends = {}, {}
-    for one in wanted:
-        if one.kind == "text":
-            offsets = _mapped(folder, one.name + ".offsets", np.dtype("<i8"))
-            texts[one.name] = Strings(offsets, _mapped(folder, one.name + ".bytes", np.dtype("|u1")))
-    for level in ("sweep", "box") if index.get("boxes") else ("sweep",):
-        ends[level] = _mapped(folder, level + ".ends", np.dtype("<i8"))
+    levels = ("sweep", "box") if index.get("boxes") else ("sweep",)
+    ends = {level: mapped(level + ".ends", "<i8") for level in levels}
     twin = Twin(folder, index, numbers, texts, ends)
     _check_sizes(twin)
     if check:
@@ -197,22 +221,26 @@ def open_twin(folder: str, check: bool = True) -> Twin:
     return twin
 
 
-def _mapped(folder: str, name: str, dtype: np.dtype, shape: Tuple[int, ...] = ()) -> np.ndarray:
+def _mapped(
+    folder: str, columns: Mapping[str, Any], name: str, dtype: np.dtype, shape: Tuple[int, ...] = ()
+) -> np.ndarray:
+    """A column as long as the index says; its header has to be the one that belongs to it, byte for byte."""
     path = os.path.join(folder, name + ".npy")
+    entry = columns.get(name)
+    rows = entry["shape"][:1] if isinstance(entry, dict) and isinstance(entry.get("shape"), list) else []
+    if not rows or type(rows[0]) is not int or not 0 <= rows[0] < 2**48:
+        raise _damaged(os.path.join(folder, INDEX), "it does not say how long %s is" % name)
+    whole = (rows[0],) + shape
     try:
-        if os.path.getsize(path) <= _HEADER_BYTES:  # nothing to map
-            found = np.load(path, allow_pickle=False)
-        else:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        with open(path, "rb") as file:
+            head, size = file.read(_HEADER_BYTES), os.fstat(file.fileno()).st_size
+        if head != _header(dtype, whole) or size != _HEADER_BYTES + dtype.itemsize * math.prod(whole):
+            raise _damaged(path, "it is not %s of %s, as %s says" % (whole, dtype, INDEX))
+        if not rows[0]:  # nothing to map
+            return np.zeros(whole, dtype=dtype)
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=_HEADER_BYTES, shape=whole))
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from error
-    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, EOFError) as error:
-        raise _damaged(path, str(error)) from error
-    if found.dtype != dtype or found.shape[1:] != shape or found.ndim != 1 + len(shape):
-        raise _damaged(path, "it holds %s of shape %s" % (found.dtype, found.shape))
-    if not found.flags.c_contiguous:
-        raise _damaged(path, "it is not in C order")
-    return found
 
 
 def _damaged(path: str, what: str) -> DataError:
