@@ -19,6 +19,7 @@ VERBS = {  # verb -> module with `main(argv, talk) -> exit code`
     "bench": "bevformer.bench",
     "viz": "bevformer.viz",
     "store": "bevformer.data.store_main",
+    "repack": "bevformer.data.repack_main",
     "verify": "bevformer.data.verify_main",
     "extract": "bevformer.data.extract_main",
     "index": "bevformer.data.index_main",

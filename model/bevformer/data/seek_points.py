@@ -4,7 +4,7 @@ A seek point is a place where a deflate block begins, with the 32 KiB that came 
 any bit, and Python's zlib has no inflatePrime; so the decoder is first fed empty blocks that end at that very
 bit.  (Shifting the data instead would break stored blocks, which are aligned to bytes.)
 
-Format of the points: gztool's index (big-endian), as rapidgzip exports it.  Deflate is RFC 1951, gzip RFC 1952.
+Format of the points: gztool's index (big-endian), as rapidgzip exports it (RFC 1951, RFC 1952).
 """
 
 import os
@@ -12,7 +12,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_right
-from typing import Any, Iterator, List, NamedTuple, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 _HEAD = struct.Struct(">QQQQ")  # zeros, "gzipindx", points, points
 _POINT = struct.Struct(">QQII")  # place in the content, in the file, bits, bytes of the window
@@ -75,15 +75,19 @@ class Start(NamedTuple):
     window: bytes
 
 
-def inflated(fd: int, start: Start) -> Iterator[memoryview]:
-    """The content from a point on, piece by piece, through all members of the file.
+def inflated(fd: int, start: Optional[Start] = None) -> Iterator[memoryview]:
+    """The content from a point on, or from the beginning, piece by piece, through all members of the file.
 
-    Raises Cut at the end of a damaged or cut file, OSError for one that cannot be read; ends at its end.
+    zlib compares the checksum of every member that is read from its beginning.  Raises Cut at the end of a
+    damaged or cut file, OSError for one that cannot be read; ends at its end.
     """
-    decoder = zlib.decompressobj(-15, start.window) if start.window else zlib.decompressobj(-15)
-    place, raw, trailer = start.at, b"", 8
+    place, raw, trailer = 0, b"", 0
+    decoder: Any = zlib.decompressobj(31)
+    if start is not None:
+        place, trailer = start.at, 8
+        decoder = zlib.decompressobj(-15, start.window) if start.window else zlib.decompressobj(-15)
     try:
-        if start.bits:
+        if start is not None and start.bits:
             decoder, raw = _aligned(decoder, 8 - start.bits, os.pread(fd, 1, start.at - 1))
         while True:
             if not raw:
@@ -132,20 +136,6 @@ def read_span(fd: int, points: SeekPoints, offset: int, size: int) -> bytes:
     if size:
         raise Cut("%d bytes are missing" % size)
     return b"".join(pieces)
-
-
-def first_point(fd: int) -> Start:
-    """The beginning of the first member.  Raises Cut when there is no gzip header."""
-    head = os.pread(fd, 1 << 17, 0)
-    if len(head) < 18 or head[:3] != b"\x1f\x8b\x08":
-        raise Cut("it is not gzip")
-    flags, at = head[3], 10
-    if flags & 4:
-        at += 2 + int.from_bytes(head[at : at + 2], "little")
-    for text in (8, 16):  # name, comment
-        if flags & text:
-            at = head.index(b"\0", at) + 1 if b"\0" in head[at:] else len(head)
-    return Start(0, at + (2 if flags & 2 else 0), 0, b"")
 
 
 def _prefixes() -> List[Tuple[bytes, int]]:
