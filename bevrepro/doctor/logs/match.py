@@ -12,11 +12,12 @@ from bevrepro.doctor.logs.sieve import FULL_LINE, words_in
 
 LONGEST_QUOTE = 400
 # What is only quoted on a line, up to the match: a comment (no prompt `~# `, no BuildKit `#12 3.4`), a hit of
-# grep in a text, a commit of `git log --oneline`, a test that did as expected.
+# grep in a text, a commit of `git log --oneline`, a compiler's warning, a test that did as expected.
 _QUOTED = re.compile(
     r"(?:^|(?<=\s))#+ "
     r"|^\S+\.(?:md|rst|txt|html|ipynb)[:-]\d+[:-]"
     r"|^(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{7,10} (?!\S*:\d)"
+    r"|: warning: |: warning #\d+-D: "
     r"|^\S+::\S+ (?:PASSED|SKIPPED|XFAIL|XPASS)\b"
 )
 

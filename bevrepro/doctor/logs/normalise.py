@@ -1,5 +1,6 @@
 """A line of a log as it was meant: without frames, timestamps, ranks and padding."""
 
+import html
 import re
 
 _PREFIX = re.compile(
@@ -23,17 +24,21 @@ _PREFIX = re.compile(
     )""",
     re.VERBOSE,
 )
-# A question, a heading, a comment; a change log; advice; a search; a test or code that expects a failure.
+# A question, a heading, a comment; a change log; advice; a search; a test or code that expects a failure;
+# what git says of a commit.
 _QUOTED = re.compile(
     r"(?:[QA问答]\d*[:.] ?|#{1,4} |// ?|> ?[QA#])"
     r"|(?:[-*+] |[0-9a-f]{7,12} )?(?:\[\w+\]:? ?)?(?:[Ff]ix(?:ed|es)?|[Aa]dd(?:ed|s)?|Support|Handle|Avoid"
     r"|Document|Improve|Work ?around|Catch|Prevent|Resolve[sd]?"
     r"|Solve[sd]?|Deprecate[sd]?|Allow|Report|Close[sd]?|修复)\b:? (?!ing)"
-    r"|except \S"
+    r"|except \S|\[[\w/.-]+(?: HEAD)? [0-9a-f]{7,12}\] "
 )
 _QUOTING = re.compile(
-    r"\b[Ii]f you (?:see|get|encounter|run into|hit)\b|如果(?:出现|遇到|报)|\b[ef]?grep |\bPASSED\b"
+    r"\b[Ii]f you (?:see|get|encounter|run into|hit)\b|(?:如果|若)[^,。]{0,12}(?:出现|遇到|报|中断)|属正常"
+    r"|\b[ef]?grep |\bPASSED\b|\b[Cc]ould not apply [0-9a-f]{7}"
 )
+_ENTITY = re.compile(r"&(?:#\d{2,4}|quot|lt|gt|amp|apos|nbsp);")  # of a page that was copied
+_QUOTING_WORDS = ("f you ", "grep ", "PASSED", "如果", "若", "正常", "not apply ")
 # Of no width, and the directions of writing.
 INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\u00ad"
 _MAP = {ord(old): new for new, group in (
@@ -54,16 +59,18 @@ def clean(line: bytes) -> str:
 def _quotes(text: str) -> bool:
     if _QUOTED.match(text) or text.endswith("... ok"):
         return True
-    # Looking for four words first is ten times faster than the pattern alone.
-    maybe = "f you " in text or "grep " in text or "PASSED" in text or "如果" in text
+    # Looking for words first is ten times faster than the pattern alone.
+    maybe = any(word in text for word in _QUOTING_WORDS)
     return maybe and _QUOTING.search(text) is not None
 
 
 def shown(line: bytes) -> str:
     """The line with plain quotes and blanks for frames; widths as they were."""
     if line.isascii():
-        return line.translate(_ASCII_MAP).decode("ascii")
-    return decode(line).translate(_MAP)
+        text = line.translate(_ASCII_MAP).decode("ascii")
+    else:
+        text = decode(line).translate(_MAP)
+    return html.unescape(text) if _ENTITY.search(text) else text
 
 
 def strip_prefixes(text: str) -> str:
