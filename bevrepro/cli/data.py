@@ -5,6 +5,7 @@ from types import ModuleType
 from typer import Typer
 
 from bevrepro.cli import (
+    data_convert,
     data_extract,
     data_index,
     data_mount,
@@ -18,6 +19,7 @@ data = Typer(
     help="Mount archives without extracting them, and make what training reads.", no_args_is_help=True
 )
 FAMILIES: tuple[ModuleType, ...] = (
+    data_convert,
     data_extract,
     data_index,
     data_mount,

@@ -12,6 +12,7 @@ from .talk import Talk
 VERBS = {  # verb -> module with `main(argv, talk) -> exit code`
     "synth": "bevformer.data.synth.main",
     "prepare": "bevformer.data.prepare",
+    "convert": "bevformer.data.convert",
     "train": "bevformer.train",
     "eval": "bevformer.evaluate",
     "describe": "bevformer.describe",

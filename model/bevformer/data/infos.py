@@ -159,7 +159,7 @@ def from_object(data: Any, path: str) -> Infos:
             infos, metadata = list(data["infos"]), dict(data.get("metadata") or {})
             infos = [_normal_form(info) for info in infos]
             if metadata.get(CONVENTION) == "1.0":
-                infos = to_legacy(infos, metadata)
+                infos = to_legacy(infos, metadata)[0]
             elif CONVENTION not in metadata and "bevrepro_tables_digest" not in metadata:
                 infos = _legacy_boxes(infos, notes)
         infos.sort(key=lambda info: info["timestamp"])

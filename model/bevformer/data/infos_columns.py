@@ -99,9 +99,8 @@ class Chunk:
     values: Dict[str, Any]
 
 
-def columns_of(infos: Sequence[Info]) -> Chunk:
+def columns_of(infos: Sequence[Info], with_boxes: bool) -> Chunk:
     """Raises Unfit, naming the sample and what does not fit."""
-    with_boxes = bool(infos) and "gt_boxes" in infos[0]
     wanted = set(KEYS) | (set(BOX_KEYS) if with_boxes else set())
     for info in infos:
         _check_keys(info, wanted, "sample %s" % info.get("token", "?"))

@@ -4,16 +4,17 @@ What differs, seen in mmdetection3d's `update_infos_to_v2.py` and in its demo ke
 quaternions, seconds instead of microseconds, bare file names, one dict per box, and boxes as
 (x, y, z, l, w, h, yaw).  z is the gravity centre in both (tests/model/test_infos_v1_1.py shows it with the
 lidar points and the boxes projected into the cameras).
-The file names no scenes and has no CAN data: scenes are told by recording and gaps, CAN numbers are zero.
+The file names no scenes and has no CAN data: scenes are told by recording and gaps, CAN numbers are zero -
+unless `infos_to_v1_1` wrote it, which keeps beside each frame what the layout has no place for.
 """
 
 from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from bevformer.boxes import new_to_legacy
-
-from .geometry import quaternion_of, rigid_inverse
+from .geometry import quaternion_of, rigid, rigid_inverse, rigid_of
+from .infos_boxes import to_legacy
+from .infos_columns import CAM
 
 Info = Dict[str, Any]
 SCENE_GAP_S = 1.0
@@ -23,14 +24,64 @@ def is_v1_1(data: Any) -> bool:
     return isinstance(data, dict) and "data_list" in data
 
 
-def convert(data: Dict[str, Any]) -> List[Info]:
-    """All frames in time order.  KeyError, TypeError, ValueError for another form."""
-    names = _names_by_label(data)
-    frames = sorted(data["data_list"], key=lambda frame: frame["timestamp"])
+def convert(data: Dict[str, Any], keep_order: bool = False) -> List[Info]:
+    """All frames in time order, or in the file's.  KeyError, TypeError, ValueError for another form."""
+    names, listed = _names_by_label(data), data["data_list"]
+    order = sorted(range(len(listed)), key=lambda i: listed[i]["timestamp"])
     infos: List[Info] = []
-    for frame in frames:
-        infos.append(_info(frame, names, infos[-1] if infos else None))
+    for i in order:
+        infos.append(_info(listed[i], names, infos[-1] if infos else None))
+    infos = [_completed(info, listed[i].get("bevrepro")) for i, info in zip(order, infos)]
+    if keep_order:
+        by_place = dict(zip(order, infos))
+        return [by_place[i] for i in range(len(listed))]
     return infos
+
+
+def _completed(info: Info, kept: Optional[Dict[str, Any]]) -> Info:
+    """With what `infos_to_v1_1` kept, as far as the file's own fields still say the same."""
+    if not kept:
+        return info
+    out = dict(info, **_agreeing(info, {key: value for key, value in kept.items() if key != "cams"}))
+    out["cams"] = {
+        channel: _in_order(dict(cam, **_agreeing(cam, kept.get("cams", {}).get(channel, {}))))
+        for channel, cam in info["cams"].items()
+    }
+    return out
+
+
+def _in_order(cam: Info) -> Info:
+    """Keys as upstream's converter orders them."""
+    keys = [column.key for column in CAM if column.key in cam]
+    return {key: cam[key] for key in keys + [key for key in cam if key not in keys]}
+
+
+# The layout has no field for these, so there is nothing to compare them with.
+_ONLY_KEPT = ("prev", "next", "can_bus", "frame_idx", "sweeps")
+
+
+def _agreeing(own: Info, kept: Info) -> Info:
+    return {
+        key: value
+        for key, value in kept.items()
+        if key in _ONLY_KEPT or key not in own or _agree(own[key], value, key)
+    }
+
+
+def _agree(own: Any, kept: Any, key: str) -> bool:
+    if key in ("data_path", "lidar_path"):
+        return str(own).rsplit("/", 1)[-1] == str(kept).rsplit("/", 1)[-1]
+    if key == "gt_names":
+        return len(own) == len(kept) and all(a in (b, "ignore") for a, b in zip(own, kept))
+    if isinstance(own, (str, int)):
+        return bool(own == kept)
+    a, b = np.asarray(own, dtype=np.float64), np.asarray(kept, dtype=np.float64)
+    if a.shape != b.shape:
+        return False
+    turned = key.endswith("_rotation") and a.shape == (4,) and float(np.dot(a, b)) < 0
+    if a.shape == (4,):  # quaternions in the tables are of length 1 but for their last digits
+        return bool(np.allclose(-a if turned else a, b, atol=1e-5))
+    return bool(np.allclose(a, b, atol=1e-6, rtol=1e-9, equal_nan=True))
 
 
 def _names_by_label(data: Dict[str, Any]) -> Dict[int, str]:
@@ -100,6 +151,27 @@ def _camera(image: Dict[str, Any], channel: str) -> Dict[str, Any]:
     )
 
 
+def with_camera_poses(info: Info) -> Info:
+    """With the ego pose at each camera's time, which the layout leaves out; it follows from the others."""
+    ego2global = rigid(np.array(info["ego2global_rotation"]), np.array(info["ego2global_translation"]))
+    lidar2ego = rigid(np.array(info["lidar2ego_rotation"]), np.array(info["lidar2ego_translation"]))
+    cams = {}
+    for channel, cam in info["cams"].items():
+        cam2lidar = rigid_of(cam["sensor2lidar_rotation"], cam["sensor2lidar_translation"])
+        cam2ego = rigid(np.array(cam["sensor2ego_rotation"]), np.array(cam["sensor2ego_translation"]))
+        pose = ego2global @ lidar2ego @ cam2lidar @ rigid_inverse(cam2ego)
+        known = dict(
+            ego2global_translation=pose[:3, 3].tolist(),
+            ego2global_rotation=quaternion_of(pose[:3, :3]).tolist(),
+        )
+        cams[channel] = _in_order(dict(known, **cam))
+    return dict(info, cams=cams)
+
+
+def _legacy(new: np.ndarray) -> np.ndarray:
+    return np.asarray(to_legacy([dict(gt_boxes=new)], {})[0][0]["gt_boxes"])
+
+
 def _boxes(instances: List[Dict[str, Any]], names: Dict[int, str]) -> Dict[str, np.ndarray]:
     new = np.array([one["bbox_3d"][:7] for one in instances], dtype=np.float64).reshape(-1, 7)
     lidar_pts = np.array([one.get("num_lidar_pts", 0) for one in instances], dtype=np.int64)
@@ -109,7 +181,7 @@ def _boxes(instances: List[Dict[str, Any]], names: Dict[int, str]) -> Dict[str, 
         for one, points in zip(instances, lidar_pts + radar_pts)
     ]
     return dict(
-        gt_boxes=new_to_legacy(new),
+        gt_boxes=_legacy(new),
         gt_names=np.array([names.get(int(one["bbox_label_3d"]), "ignore") for one in instances], dtype=str),
         gt_velocity=np.array(
             [one.get("velocity", (np.nan, np.nan)) for one in instances], dtype=np.float64

@@ -30,8 +30,8 @@ class Part:
     chunk: Chunk
 
 
-def part_of(infos: Sequence[Info]) -> Part:
-    return Part(_as_items(list(infos)), columns_of(infos))
+def part_of(infos: Sequence[Info], with_boxes: bool) -> Part:
+    return Part(_as_items(list(infos)), columns_of(infos, with_boxes))
 
 
 def _as_items(infos: List[Info]) -> bytes:
@@ -119,11 +119,11 @@ class SplitWriter:
             os.replace(self._pickle_path, placed[-1])
         if self._twin:
             placed.append(os.path.join(out, os.path.basename(self._twin_path)))
-            _replace_folder(self._twin_path, placed[-1], self._folder)
+            replace_folder(self._twin_path, placed[-1], self._folder)
         return placed
 
 
-def _replace_folder(new: str, path: str, work: str) -> None:
+def replace_folder(new: str, path: str, work: str) -> None:
     """A folder cannot be renamed over another that holds files: the old one steps aside into `work`."""
     aside = os.path.join(work, "old-" + os.path.basename(path))
     if os.path.lexists(path):

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from bevformer.errors import DataError, DiskError
 from bevformer.talk import Talk
@@ -73,7 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--jobs", type=_jobs, default=None, metavar="N", help="processes; 2 if left out")
     parser.add_argument(
-        "--overlay", metavar="DIR", help="the writable folder of a mount, in which --out may lie"
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="the writable folder of a mount: a data folder in which --out may lie",
     )
     parser.add_argument("--dry-run", action="store_true", help="read and check everything, write nothing")
     parser.add_argument(
@@ -98,12 +102,12 @@ def _jobs(text: str) -> int:
     return number
 
 
-def check_out(out: str, roots: Sequence[str], overlay: Optional[str] = None) -> None:
-    """DataError when `out` lies within a data folder that is not the overlay made for such files."""
+def check_out(out: str, roots: Sequence[str], overlays: Sequence[str] = ()) -> None:
+    """DataError when `out` lies within a data folder that is no overlay, made for such files."""
     target = os.path.realpath(out)
     for root in roots:
         folder = os.path.realpath(root)
-        if os.path.isdir(root) and (overlay is None or folder != os.path.realpath(overlay)):
+        if os.path.isdir(root) and folder not in map(os.path.realpath, overlays):
             if os.path.commonpath([target, folder]) == folder:
                 raise DataError(
                     "%s lies inside the data %s" % (out, root),

@@ -167,7 +167,8 @@ def frames_of(plan: Plan, tables: Tables, can_bus: CanBus, talk: Talk) -> Iterat
 
 def _make(plan: Plan, tables: Tables, can_bus: CanBus, scenes: Sequence[Scene]) -> Iterator[Part]:
     for scene in scenes:
-        yield part_of(scene_infos(tables, scene.positions, can_bus[scene.name], plan.sweeps))
+        infos = scene_infos(tables, scene.positions, can_bus[scene.name], plan.sweeps)
+        yield part_of(infos, with_boxes=not plan.is_test)
 
 
 def scene_infos(
