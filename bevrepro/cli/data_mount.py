@@ -181,10 +181,12 @@ def _print_mount(done: dict[str, Any], dry_run: bool) -> None:
 
 
 def _print_status(one: dict[str, Any]) -> None:
-    again = f"bevrepro data mount {shlex.quote(one['mountpoint'])} mounts it again"
+    place = shlex.quote(one["mountpoint"])
+    again = f"bevrepro data mount {place} mounts it again"
     meaning = {
         "mounted": "mounted, read-only",
         "dead": f"dead: its program has ended; {again}",
+        "stuck": f"stuck: its program does not answer; bevrepro data umount {place}, then mount it again",
         "gone": f"not mounted any more, training reads the archives; {again}",
         "in-process": "no mount; training reads the archives",
     }

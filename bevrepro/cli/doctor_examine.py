@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bevrepro.core.finding import Finding
+    from bevrepro.probe.mounts import MountSeen
 
 PathArgument = Annotated[Path, Argument(metavar="PATH")]
 
@@ -62,7 +63,20 @@ def _examine(family: str, path: Path, wanted: Wanted) -> "tuple[Finding, ...]":
 
     select(PATH_CHECKS[family], wanted.only, wanted.skip)  # a wrong name before the work
     examine = getattr(import_module(f"bevrepro.doctor.{family}"), f"examine_{family}")
-    return keep(examine(path, wanted.deep), PATH_CHECKS[family], wanted.only, wanted.skip)
+    known = {"mount": _mount_at(path)} if family == "data" else {}
+    return keep(examine(path, wanted.deep, **known), PATH_CHECKS[family], wanted.only, wanted.skip)
+
+
+def _mount_at(path: Path) -> "MountSeen | None":
+    """What is remembered of a mount there; the room of the doctor does not know the one of the mounts."""
+    from bevrepro.data import mountinfo
+    from bevrepro.data.status import status
+    from bevrepro.probe.mounts import MountSeen
+
+    one = next((one for one in status() if one.mountpoint == str(mountinfo.real(path))), None)
+    if one is None:
+        return None
+    return MountSeen(one.mountpoint, one.state, one.missing_archives, one.changed_archives)
 
 
 def _report_path(family: str, path: Path, wanted: Wanted, findings: "tuple[Finding, ...]") -> None:

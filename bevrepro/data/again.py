@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bevrepro.core.errors import MountError
-from bevrepro.data import remembered
+from bevrepro.data import mountinfo, remembered
 from bevrepro.data.mount import Wanted
 from bevrepro.data.status import DEAD, GONE, MOUNTED, Status, status
 
@@ -16,8 +16,8 @@ def wanted_again(mountpoint: Path | None = None) -> tuple[Wanted, ...]:
     if mountpoint is None:
         lost = [one for one in status() if one.state in (GONE, DEAD) and one.mountpoint in known]
         return tuple(_wanted(known[one.mountpoint]) for one in lost)
-    place = os.path.realpath(mountpoint)
-    if os.path.isfile(place):
+    place = str(mountinfo.real(mountpoint))
+    if place not in known and os.path.isfile(place):
         raise MountError(
             f"{mountpoint} is given without a MOUNTPOINT",
             "The archives are shown as one folder, which has to have a name.",

@@ -80,7 +80,7 @@ def plan_for(wanted: Wanted, machine: Machine | None = None) -> Plan:
     found = tuple(recognise(path) for path in wanted.archives)
     if not found:
         raise DataError("no archive given", do="bevrepro data mount ARCHIVE... MOUNTPOINT")
-    where = Path(os.path.realpath(wanted.mountpoint))
+    where = mountinfo.real(wanted.mountpoint)
     place.check(where)
     overlay = _overlay(wanted, where)
     if overlay is not None:

@@ -3,11 +3,13 @@
 import errno
 import os
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 OURS = "bevrepro"  # the fsname given to every mount of ours
 MOUNTINFO = Path("/proc/self/mountinfo")
+ANSWERS_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,44 @@ def read() -> list[Mount]:
         return []
 
 
-def is_dead(mountpoint: Path) -> bool:
-    """Whether the program behind a FUSE mount is gone: all access gives errno 107, exists() says False.
+def real(path: Path) -> Path:
+    """The real path, without asking the mount that may be there: one that is stuck would never answer."""
+    listed = {mount.mountpoint for mount in read()}
+    absolute = os.path.abspath(path)
+    if absolute in listed:
+        return Path(absolute)
+    folder, name = os.path.split(absolute)
+    candidate = os.path.join(os.path.realpath(folder), name)
+    return Path(candidate if candidate in listed else os.path.realpath(path))
 
-    statvfs always asks that program; stat is answered from the kernel's cache for an hour (our timeouts).
+
+def is_dead(mountpoint: Path) -> bool:
+    """Whether the program behind a FUSE mount is gone: all access gives errno 107, exists() says False."""
+    return _answer(mountpoint) in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def is_stuck(mountpoint: Path) -> bool:
+    """Whether the program behind a FUSE mount is there and does not answer: stopped, or waiting itself."""
+    return _answer(mountpoint) is None
+
+
+def _answer(mountpoint: Path) -> int | None:
+    """The errno of asking for free space, 0 for an answer, None for none within `ANSWERS_WITHIN_S`.
+
+    statvfs always asks that program; stat is answered from the kernel's cache for an hour (our timeouts). In
+    a thread of its own, since it may never return.
     """
+    answers: list[int] = []
+    thread = threading.Thread(target=_ask, args=(mountpoint, answers), daemon=True)
+    thread.start()
+    thread.join(ANSWERS_WITHIN_S)
+    return answers[0] if answers else None
+
+
+def _ask(mountpoint: Path, answers: list[int]) -> None:
     try:
         os.statvfs(mountpoint)
     except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+        answers.append(error.errno or errno.EIO)
+    else:
+        answers.append(0)

@@ -1,6 +1,5 @@
 """From what a user calls the data to what the model plane is given as --data-root."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ def resolve(roots: Sequence[Path]) -> list[str]:
 
 
 def _resolve(root: Path, mounts: list[mountinfo.Mount]) -> list[str]:
-    real = Path(os.path.realpath(root))
+    real = mountinfo.real(root)
     mounted = mountinfo.at(mounts, real)
     if mounted and not mountinfo.is_dead(real):
         return [str(real)]

@@ -9,14 +9,15 @@ from bevrepro.data import mountinfo, remembered
 
 MOUNTED = "mounted"
 DEAD = "dead"
+STUCK = "stuck"
 GONE = "gone"
 IN_PROCESS = "in-process"
 
 
 @dataclass(frozen=True)
 class Status:
-    """state: `mounted`; `dead` (its program is gone: umount it, or mount it again); `gone` (remembered, not
-    mounted, as after a reboot); `in-process` (never mounted). In the last three training reads the archives.
+    """state: `mounted`; `dead` (its program is gone); `stuck` (it does not answer); `gone` (remembered, not
+    mounted, as after a reboot); `in-process` (never mounted). In the last two training reads the archives.
 
     missing_archives are not there any more: a mount still shows them until it ends. changed_archives have
     another size or time of change than when they were mounted: a mount shows parts of both.
@@ -70,5 +71,6 @@ def _changed(known: remembered.Remembered) -> tuple[str, ...]:
 
 def _state(place: str, known: remembered.Remembered | None, mounted: bool) -> str:
     if mounted:
-        return DEAD if mountinfo.is_dead(Path(place)) else MOUNTED
+        dead = mountinfo.is_dead(Path(place))
+        return DEAD if dead else STUCK if mountinfo.is_stuck(Path(place)) else MOUNTED
     return IN_PROCESS if known and known.mode == remembered.IN_PROCESS else GONE

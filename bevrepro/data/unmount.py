@@ -22,7 +22,7 @@ class Removed:
 
 def umount(mountpoint: Path) -> Removed:
     """Unmount and forget. MountError when it is not ours or in use."""
-    place = Path(os.path.realpath(mountpoint))
+    place = mountinfo.real(mountpoint)
     mounted = mountinfo.at(mountinfo.read(), place)
     known = remembered.get(place)
     if mounted and not mounted.ours:
@@ -38,7 +38,7 @@ def umount(mountpoint: Path) -> Removed:
         )
     dead = mounted is not None and mountinfo.is_dead(place)
     if mounted:
-        detach(place, dead)
+        detach(place, dead or mountinfo.is_stuck(place))
     if known and known.made_folder:
         remove_folder(place)
     remembered.forget(place)

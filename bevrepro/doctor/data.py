@@ -1,16 +1,19 @@
 """nuScenes as it lies on disk: folders, archives, prepared files."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bevrepro import facts
 from bevrepro.core.finding import Finding
 from bevrepro.core.units import size
+from bevrepro.doctor import mounts
 from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
 from bevrepro.doctor.host import WINDOWS_FILESYSTEMS
 from bevrepro.doctor.judge import judge_all
 from bevrepro.doctor.readable import readable_check
 from bevrepro.probe.infos import Infos
+from bevrepro.probe.mounts import MountSeen
 from bevrepro.probe.nuscenes import Archive, DataSet, probe_data
 
 DOWNLOAD_AGAIN = "Download it again; keep it as it is, bevrepro reads archives without extracting them."
@@ -230,6 +233,7 @@ def _is_train(infos: Infos, row: facts.Row) -> bool:
 
 CHECKS = (
     readable_check("data", "the data"),
+    *mounts.CHECKS,
     Check("data-nothing", "data", "whether there is data", "There is nothing to train on.", _empty),
     Check("data-read-only", "data", "whether the data can be written",
           "Upstream's converter writes its pickles beside the data and stops there.", _read_only),
@@ -271,6 +275,6 @@ CHECKS = (
 )  # fmt: skip
 
 
-def examine_data(path: Path, deep: bool = False) -> tuple[Finding, ...]:
+def examine_data(path: Path, deep: bool = False, mount: MountSeen | None = None) -> tuple[Finding, ...]:
     """All findings about `path`; `deep` hashes whole archives and looks for every keyframe's file."""
-    return judge_all(probe_data(path, deep), CHECKS)
+    return judge_all(replace(probe_data(path, deep), mount=mount), CHECKS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from bevrepro.probe.files import open_plain, read_text
 from bevrepro.probe.host import mount_of
 from bevrepro.probe.infos import Infos, probe_infos
+from bevrepro.probe.mounts import MountSeen
 from bevrepro.probe.paths import Place, probe_place
 
 ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip")
@@ -73,6 +74,7 @@ class DataSet:
     entries: int | None = None
     synthetic: bool | None = None  # made by `bevrepro data synth`
     writable: bool | None = None  # by this user
+    mount: MountSeen | None = None  # where bevrepro mounted it, or remembers that it did
 
 
 def probe_data(path: Path, deep: bool = False) -> DataSet:

@@ -43,3 +43,17 @@ def test_errno_107_is_a_dead_mount(monkeypatch, code, dead):
 
     monkeypatch.setattr(mountinfo.os, "statvfs", statvfs)
     assert mountinfo.is_dead(Path("/mnt/x")) is dead
+
+
+def test_the_real_path_of_a_mount_point_is_found_without_asking_the_mount(tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert mountinfo.real(tmp_path / "link/new") == tmp_path / "new"
+    line = f"40 27 0:39 / {tmp_path}/place ro - fuse.ratarmount bevrepro ro\n"
+    (tmp_path / "mountinfo").write_text(line)
+    monkeypatch.setattr(mountinfo, "MOUNTINFO", tmp_path / "mountinfo")
+    asked, real = [], os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(str(path)) or real(path))
+    for way in ("place", "link/place", "link/../place"):
+        assert mountinfo.real(tmp_path / way) == tmp_path / "place"
+    assert not any(path.endswith("place") for path in asked)

@@ -203,3 +203,29 @@ def test_it_is_mounted_again_after_its_program_was_killed(tar, tmp_path, place):
     assert states(place) == ["mounted"]
     unmount.umount(place)
     assert not place.exists() and (tmp_path / "overlay").is_dir()
+
+
+def test_a_program_that_does_not_answer_is_told_and_taken_away_on_request(tar, place, monkeypatch):
+    monkeypatch.setattr(mountinfo, "ANSWERS_WITHIN_S", 0.5)
+    do_mount([tar], place)
+    daemon = daemon_of(place)
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        assert states(place) == ["stuck"]
+        unmount.umount(place)
+        assert states(place) == [] and mountinfo.at(mountinfo.read(), place) is None
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+
+
+def test_the_doctor_tells_what_became_of_a_mount(tar, place, capsys):
+    """Killed, and its archive rewritten: the command as typed."""
+    from bevrepro.cli import main
+
+    do_mount([tar], place)
+    os.utime(tar, ns=(1, 1))
+    os.kill(daemon_of(place), signal.SIGKILL)
+    _until(lambda: mountinfo.is_dead(place))
+    assert main(["doctor", "data", str(place)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "mount-lost" in said and "mount-archives" in said and "bevrepro data mount" in said

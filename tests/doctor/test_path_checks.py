@@ -12,6 +12,7 @@ from bevrepro.probe.config import Config
 from bevrepro.probe.environment import Environment
 from bevrepro.probe.infos import Infos
 from bevrepro.probe.metrics import Metrics
+from bevrepro.probe.mounts import MountSeen
 from bevrepro.probe.nuscenes import Archive, DataSet, TableFolder
 from bevrepro.probe.paths import Place
 from bevrepro.probe.tree import Tree
@@ -73,6 +74,9 @@ def made(**parts) -> Environment:
 
 SIZE = 4168148189
 CASES = [
+    ("data", "mount-lost:fail", root(mount=MountSeen("/m", "dead"))),
+    ("data", "mount-archives:fail", root(mount=MountSeen("/m", "mounted", ("/a.tgz",)))),
+    ("data", "", root(mount=MountSeen("/m", "mounted"))),
     # family, id:severity (or "" for nothing but notes), record
     ("data", "", root()),
     ("data", "data-unreadable:fail", DataSet(ABSENT)),
