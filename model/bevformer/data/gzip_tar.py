@@ -13,6 +13,8 @@ from .gzip_index import SPACING_BYTES, damaged, require_rapidgzip
 from .index_cache import Index, stamp_of
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# As bevrepro/data/index.py: glibc's heap breaks up under pieces of 1 MiB, up to 240 MB instead of 60.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 LEAST_SPACING, MOST_SPACING = 1 << 16, 1 << 28
 
 
@@ -63,7 +65,7 @@ def is_indexed(path: str, spacing_bytes: int = SPACING_BYTES) -> bool:
 def _build(path: str, out: str, spacing_bytes: int) -> None:
     """Run `gzip_index` in a child and turn how it ended into an error here."""
     others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([_PACKAGES] + others))
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([_PACKAGES] + others), **MALLOC)
     argv = [sys.executable, "-m", "bevformer.data.gzip_index", path, out, str(spacing_bytes)]
     child = subprocess.run(argv, env=env, capture_output=True)
     if child.returncode == 0:
