@@ -143,11 +143,11 @@ def test_demo_does_not_touch_a_folder_of_others(tmp_path, capsys):
 
 
 def test_ctrl_c_inside_a_nested_command_comes_back_as_itself(monkeypatch):
-    from bevrepro.cli import doctor, run
+    from bevrepro.cli import demo, doctor
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "_machine", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run._invoke(["doctor"])
+        demo._invoke(["doctor"])

@@ -1,0 +1,93 @@
+"""`bevrepro eval`: score a checkpoint, or say what a configuration is."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, BadParameter, Context, Option, Typer
+
+from bevrepro.cli.calls import MORE, CfgOptions, Config, Gpus, Json, common, given, print_json, run_verb
+from bevrepro.cli.run_data import Roots, data
+
+
+def register(app: Typer) -> None:
+    """Add the command."""
+    app.command("eval", context_settings=MORE)(evaluate)
+
+
+def evaluate(
+    context: Context,
+    config: Config,
+    checkpoint: Annotated[Path | None, Argument(metavar="CKPT", help="A .pth file.")] = None,
+    infos: Annotated[
+        Path | None,
+        Option("--infos", help="A file from `bevrepro data prepare`, or the folder that holds both."),
+    ] = None,
+    data_root: Roots = None,
+    describe: Annotated[
+        bool,
+        Option("--describe", help="Say what CONFIG is - parameters, keys, sizes, memory - and run nothing."),
+    ] = False,
+    split: Annotated[str, Option("--split", metavar="train|val", help="Which file of --infos.")] = "val",
+    subset: Annotated[
+        list[str] | None,
+        Option("--subset", metavar="all|labelled|between", help="What to score; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, Option("--out", help="Folder for the results. [default: eval beside CKPT]")
+    ] = None,
+    format_only: Annotated[bool, Option("--format-only", help="Write the results, score nothing.")] = False,
+    metric: Annotated[str, Option("--eval", metavar="bbox", help="What to evaluate; always bbox.")] = "bbox",
+    gpus: Gpus = None,
+    workers: Annotated[int | None, Option("--workers", min=0, help="Processes that load images.")] = None,
+    limit: Annotated[int | None, Option("--limit", min=1, help="Run only the first N frames.")] = None,
+    cfg_options: CfgOptions = None,
+    as_json: Json = False,
+) -> None:
+    """Run a checkpoint over a split as video and score it with nuscenes-devkit's own DetectionEval.
+
+    Leaves results_nusc.json, eval.json and the devkit's metrics_summary.json in the folder.
+    """
+    if describe:
+        _describe(context, config, checkpoint, cfg_options, as_json)
+        return
+    if checkpoint is None or infos is None:
+        raise BadParameter("CKPT and --infos are needed, except with --describe")
+    argv: list[Any] = [config, checkpoint, *data(data_root, infos), "--split", split, "--eval", metric]
+    for name in subset or []:
+        argv += ["--subset", name]
+    argv += given("--out", out) + given("--workers", workers) + given("--limit", limit)
+    argv += common(gpus, cfg_options, context) + ["--format-only"] * format_only
+    result = run_verb("eval", argv)
+    if as_json:
+        print_json(result)
+        return
+    for name, score in (result.get("metrics") or {}).items():
+        count = score.get("num_samples", "?")
+        frames = f"{count} frames of {score.get('split')}"
+        print(f"{name}: mAP {score['mAP']:.4f}  NDS {score['NDS']:.4f}  ({frames})")
+    print(result["results"])
+
+
+def _describe(
+    context: Context, config: str, checkpoint: Path | None, cfg_options: list[str] | None, as_json: bool
+) -> None:
+    """`eval --describe`: everything else that eval takes is refused, none of it would do anything."""
+    if checkpoint is not None and cfg_options and "=" in str(checkpoint):
+        context.args.insert(0, str(checkpoint))  # `--cfg-options a=1 b=2`: typer took b=2 for CKPT
+        checkpoint = None
+    allowed = {"config", "checkpoint", "describe", "cfg_options", "as_json"}
+    given = {name for name in context.params if _from_command_line(context, name)}
+    if checkpoint is not None or given - allowed:
+        raise BadParameter("--describe takes CONFIG, --cfg-options and --json only")
+    result = run_verb("describe", [config, *common(None, cfg_options, context)])
+    if as_json:
+        print_json(result)
+        return
+    from bevrepro.cli.describe_view import description
+
+    print("\n".join(description(result)))
+
+
+def _from_command_line(context: Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
