@@ -71,7 +71,28 @@ def test_the_blacklist_is_the_devkits(tmp_path):
     assert can_bus.WITHOUT_CAN == set(NuScenesCanBus(str(tmp_path)).can_blacklist)
 
 
-@pytest.mark.parametrize("text", ("[{", '{"a": 1}', '[{"utime": 1}]', "[7]"))
+def damaged(key, value):
+    return json.dumps([message(1, 1.0), dict(message(2, 1.0), **{key: value})])
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        "[{",
+        '{"a": 1}',
+        '[{"utime": 1}]',
+        "[7]",
+        '["pos"]',
+        "[" * 10000,
+        damaged("vel", [1, 2, float("nan")]),
+        damaged("vel", [1, 2, 10**400]),
+        damaged("vel", [1, 2]),
+        damaged("vel", "abc"),
+        damaged("vel", [1, 2, "3"]),
+        damaged("utime", float("inf")),
+        damaged("utime", None),
+    ),
+)
 def test_a_broken_recording_is_named_instead_of_becoming_zero(tmp_path, text):
     (tmp_path / "can_bus").mkdir()
     (tmp_path / "can_bus/scene-0001_pose.json").write_text(text)

@@ -173,10 +173,12 @@ def test_the_mini_split_is_the_devkits_and_the_full_one_comes_from_it():
 
     assert splits.scene_names("v1.0-mini") == (set(devkit.mini_train), set(devkit.mini_val))
     assert [len(names) for names in splits.scene_names("v1.0-trainval")] == [700, 150]
+    assert splits.scene_names("v1.0-trainval") == (set(devkit.train), set(devkit.val))
+    assert splits.scene_names("v1.0-test") == (set(devkit.test), set())
 
 
 def test_without_the_devkit_the_full_split_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nuscenes.utils", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install nuscenes-devkit"):
         splits.scene_names("v1.0-trainval")
 

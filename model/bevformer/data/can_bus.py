@@ -5,7 +5,6 @@
 The prepared file keeps what the CAN pose message says; `with_ego_pose` overwrites [0:7], [16], [17] on load.
 """
 
-import math
 import re
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -35,8 +34,7 @@ def pose_messages(store: Store, scene_name: str) -> Optional[List[Dict[str, Any]
     messages = read_json(store, path)
     if not isinstance(messages, list):
         raise DataError("%s is not a list of messages" % path, do="Unpack can_bus.zip again.")
-    for message in messages:
-        _check(message, path)
+    _check_all(messages, path)
     return messages or None
 
 
@@ -48,12 +46,23 @@ def can_bus_of_scene(store: Store, scene_name: str, timestamps_us: Sequence[int]
     return np.array([can_bus_at(messages, stamp) for stamp in timestamps_us]).reshape(-1, 18)
 
 
-def _check(message: Any, path: str) -> None:
-    wanted = {"pos": 3, "orientation": 4, "accel": 3, "rotation_rate": 3, "vel": 3, "utime": 0}
-    fits = isinstance(message, dict) and set(message) == set(wanted)
-    if fits:
-        numbers = [one for key in message if key != "utime" for one in _list(message[key], wanted[key])]
-        fits = len(numbers) == 16 and all(map(_is_finite, [*numbers, message["utime"]]))
+_WIDTHS = {"pos": 3, "orientation": 4, "accel": 3, "rotation_rate": 3, "vel": 3}
+_KEYS = {*_WIDTHS, "utime"}
+
+
+def _check_all(messages: Sequence[Any], path: str) -> None:
+    """Every message of the known form, every number finite."""
+    try:
+        fits = all(set(message) == _KEYS and _widths_fit(message) for message in messages)
+        numbers = [message["utime"] for message in messages if fits]
+        numbers += [one for message in messages if fits for key in _WIDTHS for one in message[key]]
+        fits = (
+            fits
+            and set(map(type, numbers)) <= {int, float}
+            and bool(np.isfinite(np.array(numbers, float)).all())
+        )
+    except (TypeError, KeyError, OverflowError):  # a number for a list, a huge integer
+        fits = False
     if not fits:
         raise DataError(
             "%s holds a message of another form" % path,
@@ -62,12 +71,8 @@ def _check(message: Any, path: str) -> None:
         )
 
 
-def _list(value: Any, length: int) -> List[Any]:
-    return value if isinstance(value, list) and len(value) == length else []
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) is int and abs(value) < 2**63 or type(value) is float and math.isfinite(value)
+def _widths_fit(message: Dict[str, Any]) -> bool:
+    return all(type(message[key]) is list and len(message[key]) == _WIDTHS[key] for key in _WIDTHS)
 
 
 def can_bus_at(messages: Optional[Sequence[Dict[str, Any]]], timestamp_us: int) -> np.ndarray:

@@ -91,7 +91,7 @@ def text_blocks(store: Store, path: str, block_bytes: int = BLOCK_BYTES) -> Iter
 def _byte_blocks(store: Store, path: str, block_bytes: int) -> Iterator[bytes]:
     local = store.local_path(path)
     if local is None:
-        data = memoryview(store.read(path))
+        data = store.view(path)
         for at in range(0, len(data), block_bytes):
             yield bytes(data[at : at + block_bytes])
         return
