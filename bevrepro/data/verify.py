@@ -165,11 +165,12 @@ def _with_reading(checked: Checked, wish: Wish, has_official: bool) -> Checked:
     """Whether the model plane reads it: for tables, for headers, or for checksums where no md5 is known."""
     item, kept = checked.item, checked.kept
     small = checked.stamp is not None and checked.stamp.size_b <= READ_ANYWAY_B
-    tables = item.identity.kind in WITH_TABLES or (item.identity.entry is None and (small or wish.full))
+    perhaps = item.identity.kind in WITH_TABLES or item.identity.entry is None
+    tables = bool(kept["tables"]) if kept else perhaps and (small or wish.full)
     whole = wish.full and not has_official
     done = bool(kept and (kept.get("whole") or not whole))
     cheap = item.inside.form in ("tar", "zip")
-    read = not done and (whole or cheap) or (tables and (small or wish.full)) or bool(kept and kept["tables"])
+    read = (not done and (whole or cheap)) or tables
     return replace(checked, read=read, whole=whole and not done, resumed=checked.resumed or (done and whole))
 
 
@@ -212,16 +213,19 @@ def _with_md5(checked: Checked, found: dict[str, str | OSError], known: tuple[En
         return checked.with_problem("archive-unreadable", f"{checked.path} cannot be read: {said}", "")
     if md5 is None:
         return checked
-    entry = _official(checked.item, known).get(md5)
+    official = _official(checked.item, known)
+    if not official:
+        return replace(checked, md5=md5)
     # An md5 that nobody published: its own checksums say whether it is damaged or only another generation.
-    unknown = entry is None
+    unknown = md5 not in official
+    read = unknown and not (checked.kept and checked.kept.get("whole"))
     return replace(
         checked,
         md5=md5,
-        entry=entry,
+        entry=official.get(md5),
         md5_ok=not unknown,
-        read=checked.read or unknown,
-        whole=checked.whole or unknown,
+        read=checked.read or read,
+        whole=checked.whole or read,
     )
 
 

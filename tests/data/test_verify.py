@@ -348,6 +348,18 @@ def test_what_was_read_is_not_read_again(folder, known, monkeypatch):
     assert verify.plan(Wish((folder,)), known).hash_b == (folder / "can_bus.zip").stat().st_size
 
 
+def test_an_archive_without_a_published_md5_is_not_read_again_either(folder, monkeypatch):
+    known = published.catalogue(folder, md5=False)
+    content = published.files()
+    pictures = [name for name in content if name.startswith("samples")]
+    blobs = published.pack(folder / "v1.0-trainval01_blobs_radar.tgz", content, pictures)
+    verified(blobs, known=known)
+    planned = verify.plan(Wish((blobs,)), known)
+    hashed = verify.hash_archives(planned, known, lambda event: None)
+    assert not any(each.read or each.to_hash for each in hashed.archives)
+    assert verified(blobs, known=known).to_json()["archives"][0]["resumed"]
+
+
 def test_an_interrupted_run_goes_on_with_the_archives_that_were_not_finished(tmp_path):
     stamps = []
     for number in range(4):
