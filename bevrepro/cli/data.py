@@ -5,11 +5,13 @@ from types import ModuleType
 from typer import Typer
 
 from bevrepro.cli import (
+    data_bench,
     data_convert,
     data_extract,
     data_index,
     data_mount,
     data_prepare,
+    data_repack,
     data_scan,
     data_synth,
     data_verify,
@@ -19,11 +21,13 @@ data = Typer(
     help="Mount archives without extracting them, and make what training reads.", no_args_is_help=True
 )
 FAMILIES: tuple[ModuleType, ...] = (
+    data_bench,
     data_convert,
     data_extract,
     data_index,
     data_mount,
     data_prepare,
+    data_repack,
     data_scan,
     data_synth,
     data_verify,

@@ -21,6 +21,7 @@ VERBS = {  # verb -> module with `main(argv, talk) -> exit code`
     "viz": "bevformer.viz",
     "store": "bevformer.data.store_main",
     "repack": "bevformer.data.repack_main",
+    "data-bench": "bevformer.data.bench_main",
     "verify": "bevformer.data.verify_main",
     "extract": "bevformer.data.extract_main",
     "index": "bevformer.data.index_main",

@@ -133,17 +133,22 @@ class TarStore(_TarRoot):
         """Where the page cache holds the file, the very pages, uncopied; else what a pread brings.
 
         Looking at a mapped page that has to be fetched could end the process (SIGBUS) when the disk fails or
-        the archive was cut; so the last byte is asked for first, without waiting (RWF_NOWAIT).  File systems
+        the archive was cut; so both ends are asked for first, without waiting (RWF_NOWAIT).  File systems
         that cannot tell, network and FUSE ones among them, refuse and are read by pread.
         """
         offset, size = self.members.offsets[found], self.members.sizes[found]
         if self._map is not None and size:
             try:
                 if os.preadv(self._fd, self._byte, offset + size - 1, _NOWAIT) == 1:
+                    os.preadv(self._fd, self._byte, offset, _NOWAIT)
                     return self._map[offset : offset + size]
             except OSError:  # not in memory, or not to be told: pread says what is wrong, if anything
                 pass
         return memoryview(self._pread(name, offset, size))
+
+    def read(self, name: str, found: int) -> bytes:
+        """By pread: mapping pages only to copy them once costs more than the copy."""
+        return self._pread(name, self.members.offsets[found], self.members.sizes[found])
 
     def _pread(self, name: str, offset: int, size: int) -> bytes:
         try:
