@@ -12,6 +12,7 @@ from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
 from bevrepro.doctor.host import WINDOWS_FILESYSTEMS
 from bevrepro.doctor.judge import judge_all
 from bevrepro.doctor.readable import readable_check
+from bevrepro.probe import downloads
 from bevrepro.probe.infos import Infos
 from bevrepro.probe.mounts import MountSeen
 from bevrepro.probe.nuscenes import Archive, DataSet, probe_data
@@ -25,7 +26,7 @@ def _counts(version: str | None) -> facts.Row | None:
 
 
 def _empty(data: DataSet) -> Iterator[Verdict]:
-    nothing = not (data.archives or data.tables or data.infos)
+    nothing = not (data.archives or data.tables or data.infos or data.unfinished)
     if data.place.kind == "folder" and nothing:
         what = "is empty" if not data.entries else "holds no v1.0-* tables, archives or infos"
         yield fail(
@@ -55,7 +56,19 @@ def _windows_drive(data: DataSet) -> Iterator[Verdict]:
 
 
 def _known(archive: Archive) -> list[facts.Row]:
-    return [row for row in facts.table("archives") if row["name"] == archive.name]
+    """Of a browser's second copy (`NAME (1).tgz`) too."""
+    plain = downloads.parse(archive.name).plain
+    return [row for row in facts.table("archives") if row["name"] == plain]
+
+
+def _unfinished(data: DataSet) -> Iterator[Verdict]:
+    if data.unfinished:
+        yield warn(
+            f"{data.unfinished[0]} is a download that was not finished"
+            + (f", and {len(data.unfinished) - 1} more" if len(data.unfinished) > 1 else ""),
+            "Let the browser go on with it, or fetch it with curl -C -, which goes on where it stopped.",
+            "bevrepro data scan PATH",
+        )
 
 
 def _archive_size(data: DataSet) -> Iterator[Verdict]:
@@ -131,7 +144,7 @@ def _sensor_files(data: DataSet) -> Iterator[Verdict]:
                 f"{tables.files_missing} of {tables.files_looked_for} keyframe files looked for in "
                 f"{tables.version} are missing, {tables.files_named[0]} among them",
                 "Add the archives that hold them: mount or name all parts of trainval.",
-                "bevrepro doctor data PATH --deep",
+                "bevrepro data verify PATH --fast",
             )
 
 
@@ -243,6 +256,8 @@ CHECKS = (
     Check("archive-form", "data", "whether archives are what their names say, and whole",
           "A download that stopped or was refused leaves a file that breaks in the middle of a run.",
           _archive_form),
+    Check("archive-unfinished", "data", "downloads that were not finished",
+          "Their part of the data set is missing.", _unfinished),
     Check("archive-size", "data", "archives' sizes against the official ones",
           "A cut archive is read without any message: the last file is short, the rest is missing.",
           _archive_size),

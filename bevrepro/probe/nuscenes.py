@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bevrepro.probe import downloads
 from bevrepro.probe.files import open_plain, read_text
 from bevrepro.probe.host import mount_of
 from bevrepro.probe.infos import Infos, probe_infos
@@ -71,6 +72,7 @@ class DataSet:
     can_bus: bool | None = None  # the folder is there
     maps: bool | None = None
     infos: tuple[Infos, ...] = ()
+    unfinished: tuple[str, ...] = ()  # what a downloader left of archives, by name
     entries: int | None = None
     synthetic: bool | None = None  # made by `bevrepro data synth`
     writable: bool | None = None  # by this user
@@ -97,6 +99,7 @@ def probe_data(path: Path, deep: bool = False) -> DataSet:
         place,
         filesystem,
         archives=tuple(_archive(path / each, deep) for each in names if each.endswith(ARCHIVES)),
+        unfinished=tuple(each for each in names if _is_unfinished(each)),
         tables=tuple(_tables(path, each, can_bus, deep) for each in versions),
         can_bus=can_bus if versions else None,
         maps="maps" in names if versions else None,
@@ -106,6 +109,12 @@ def probe_data(path: Path, deep: bool = False) -> DataSet:
         writable=source not in ARCHIVE_MOUNTS and os.access(path, os.W_OK),
         synthetic="synth.json" in names or os.path.isfile(path.absolute().parent / "synth.json"),
     )
+
+
+def _is_unfinished(name: str) -> bool:
+    """`v1.0-mini.tgz.crdownload`; a nameless one (`Unconfirmed 123.crdownload`) may be anything."""
+    parsed = downloads.parse(name)
+    return parsed.state == "unfinished" and parsed.plain.endswith(ARCHIVES)
 
 
 def _archive(path: Path, deep: bool) -> Archive:

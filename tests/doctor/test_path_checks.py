@@ -89,6 +89,8 @@ CASES = [
     ("data", "", archive("v1.0-trainval01_blobs.tgz", 31574298075, "gzip")),  # the older generation
     ("data", "archive-size:fail", archive("v1.0-trainval01_blobs.tgz", 1 << 30, "gzip")),
     ("data", "archive-size:warn", archive("v1.0-trainval01_keyframes.tgz", 1 << 30, "gzip")),  # unverified
+    ("data", "archive-size:fail", archive("v1.0-trainval01_blobs (1).tgz", 1 << 30, "gzip")),
+    ("data", "archive-unfinished:warn", DataSet(FILE, unfinished=("v1.0-mini.tgz.part",))),
     ("data", "archive-md5:fail", archive("v1.0-mini.tgz", SIZE, "gzip", True, "0" * 32)),
     ("data", "", archive("v1.0-mini.tgz", SIZE, "gzip", True, "dc2267f6e62b221efb9575929028603b")),
     ("data", "tables-missing:fail", root(tables=(TableFolder("v1.0-mini", lacking=("map.json",)),))),
