@@ -46,6 +46,7 @@ SIGNAL_HINTS = {
 }
 
 
+STARTING = "KeyboardInterrupt"  # how a child that was still importing ends on Ctrl-C, with exit code 1
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait for work
 
 
@@ -137,7 +138,7 @@ def _judge(
         return last["result"]
     if "error" in last:
         raise error_from_event(last["error"])
-    if received and rc in (128 + received[0], -received[0], 130, 143):
+    if received and (rc in (128 + received[0], -received[0], 130, 143) or _last_line(tail) == STARTING):
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + received[0])
@@ -155,9 +156,12 @@ def error_from_event(event: Event) -> UserError:
     return error
 
 
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
 def _unexplained(verb: str, command: list[str], rc: int | None, tail: str) -> UserError:
-    lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    final = lines[-1] if lines else ""
+    final = _last_line(tail)
     name = proc.signal_name(rc if rc is not None else 0)
     if name is not None:
         why = SIGNAL_HINTS.get(name, "Something outside ended it.")

@@ -106,6 +106,13 @@ def test_ctrl_c_on_a_silent_child_is_a_keyboard_interrupt(verb):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ctrl_c_while_the_child_still_imports_is_a_keyboard_interrupt(verb):
+    """An import that is interrupted can end with exit code 1 and a traceback."""
+    dies = "\ntry: time.sleep(20)\nexcept KeyboardInterrupt: sys.exit('KeyboardInterrupt')"
+    with pytest.raises(KeyboardInterrupt):
+        verb("emit(event='note', text='go')" + dies, press_ctrl_c)
+
+
 def test_child_finds_the_shipped_model_plane_first(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     env = launch.model_env()
