@@ -3,14 +3,14 @@
 Source of the meaning: nuscenes-devkit's reverse index and `box_velocity`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from bevformer.errors import DataError
 
-from .columns import INTEGERS, TOKENS, Growing, TokenIndex, as_text, ends_of, numbers, token_column
+from .columns import INTEGERS, TOKENS, Growing, TokenIndex, as_text, ends_of, native, numbers, token_column
 from .json_rows import INT, NUMBERS, Field, columns, row_batches
 from .store import Store
 from .tables import DO, missing_row, rows_by_token, table_path
@@ -49,6 +49,11 @@ class Annotations:
     radar_pts_A: np.ndarray
     category_A: np.ndarray
     names: List[str]
+
+    def native(self) -> "Annotations":
+        """See `columns.native`."""
+        arrays = {name: native(value) for name, value in vars(self).items() if name != "names"}
+        return replace(self, **arrays)
 
 
 def load_annotations(

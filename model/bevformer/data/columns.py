@@ -119,6 +119,11 @@ def _mixed(tokens: np.ndarray) -> np.ndarray:
     return out
 
 
+def native(array: np.ndarray) -> np.ndarray:
+    """With NumPy's own instance of its type: what came through a pipe has another, and pickles otherwise."""
+    return array.view(np.dtype(array.dtype.str))
+
+
 def ends_of(lengths: Iterable[int]) -> np.ndarray:
     """(N + 1,) int64: where each of consecutive runs begins, and the end."""
     return np.concatenate([[0], np.cumsum(np.fromiter(lengths, dtype=np.int64))]).astype(np.int64)

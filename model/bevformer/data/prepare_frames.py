@@ -18,9 +18,10 @@ from bevformer.talk import Talk
 
 from .annotations import load_annotations
 from .can_bus import can_bus_of_scene, pose_path
+from .columns import native
 from .infos_write import Part, part_of
-from .sample_info import MAX_SWEEPS, Info, sample_info
-from .sensor_data import LIDAR, load_sensor_data
+from .sample_info import MAX_SWEEPS, scene_infos
+from .sensor_data import load_sensor_data
 from .splits import scene_names
 from .store import Store
 from .table_set import Scenes, Tables, load_scenes
@@ -136,7 +137,8 @@ def load(store: Store, plan: Plan, talk: Talk) -> Tuple[Tables, CanBus]:
         annotations, can_bus = next(side)
     if can_bus and all(rows is None for rows in can_bus.values()) and not plan.allow_no_can:
         raise _no_can(len(can_bus))
-    return Tables(scenes, data, annotations), can_bus
+    can_bus = {name: None if rows is None else native(rows) for name, rows in can_bus.items()}
+    return Tables(scenes, data, annotations.native() if annotations else None), can_bus
 
 
 def _side(store: Store, plan: Plan) -> Iterator[Any]:
@@ -167,18 +169,7 @@ def frames_of(plan: Plan, tables: Tables, can_bus: CanBus, talk: Talk) -> Iterat
 
 def _make(plan: Plan, tables: Tables, can_bus: CanBus, scenes: Sequence[Scene]) -> Iterator[Part]:
     for scene in scenes:
-        infos = scene_infos(tables, scene.positions, can_bus[scene.name], plan.sweeps)
+        rows = can_bus[scene.name]
+        rows = np.zeros((len(scene.positions), 18)) if rows is None else rows
+        infos = scene_infos(tables, scene.positions, rows, plan.sweeps)
         yield part_of(infos, with_boxes=not plan.is_test)
-
-
-def scene_infos(
-    tables: Tables, positions: Sequence[int], can_bus: Optional[np.ndarray], sweeps: int
-) -> List[Info]:
-    """The frames of one scene in time order; `can_bus` None gives zeros."""
-    keys = tables.data.keyframe_SK[list(positions), LIDAR]
-    sweep_rows = tables.data.lidar_sweeps(keys, sweeps)
-    rows = np.zeros((len(positions), 18)) if can_bus is None else can_bus
-    return [
-        sample_info(tables, position, rows[i].copy(), i, sweep_rows[i])
-        for i, position in enumerate(positions)
-    ]

@@ -3,14 +3,15 @@
 Frames: `lidar` is LIDAR_TOP at the keyframe, `global` the map.  Rotations (w, x, y, z); metres; microseconds.
 """
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
 from bevformer.errors import DataError
 from bevformer.types import CAMERAS
 
-from .columns import as_text
+from .annotations import Annotations
+from .columns import as_text, ends_of
 from .geometry import inverse, multiply, rigid, rigid_inverse, tait_bryan_yaw
 from .sensor_data import CHANNELS, LIDAR
 from .table_set import Tables
@@ -37,35 +38,56 @@ DETECTION_NAME = {
 }
 
 
-def sample_info(
-    tables: Tables, position: int, can_bus_18: np.ndarray, frame_idx: int, sweep_rows: np.ndarray
-) -> Info:
-    """The frame of the sample at `position`; `frame_idx` counts within the scene.
+def scene_infos(
+    tables: Tables, positions: Sequence[int], can_bus_F18: np.ndarray, most_sweeps: int
+) -> List[Info]:
+    """The frames of one scene in time order.  DataError names the sample and what it lacks."""
+    geometry = _Geometry(tables, positions, most_sweeps)
+    return [_info(tables, geometry, i, position, can_bus_F18[i]) for i, position in enumerate(positions)]
 
-    sweep_rows: rows of `tables.data`, -1 from their end.  DataError names the sample and what it lacks.
+
+class _Geometry:
+    """Poses of a scene's frames at once: a hundred small matrices cost NumPy as much as one.
+
+    keys_FK: rows of `tables.data` by place in CHANNELS.  Frame i's cameras and sweeps are
+    `rows[ends[i]:ends[i + 1]]`, with sensor2lidar for each.
     """
-    sample = tables.scenes.samples[position]
-    keys = _key_rows(tables, position, sample["token"])
-    sweeps = sweep_rows[sweep_rows >= 0]
-    rows = np.concatenate([keys, sweeps])
-    tables.data.check_poses(rows)
-    lidar, lidar2global = _pose(tables, keys[LIDAR]), _sensor2global(tables, keys[LIDAR : LIDAR + 1])
-    sensor2lidar = rigid_inverse(lidar2global) @ _sensor2global(tables, rows[1:])
-    _check_finite(sample["token"], "a pose", lidar2global, sensor2lidar)
-    kinds = CAMERAS + ("lidar",) * len(sweeps)
-    entries = [
-        _sensor_entry(tables, row, kind, matrix) for row, kind, matrix in zip(rows[1:], kinds, sensor2lidar)
-    ]
+
+    def __init__(self, tables: Tables, positions: Sequence[int], most_sweeps: int) -> None:
+        self.keys_FK = np.array([_key_rows(tables, position) for position in positions]).reshape(
+            -1, len(CHANNELS)
+        )
+        sweeps = tables.data.lidar_sweeps(self.keys_FK[:, LIDAR], most_sweeps)
+        rows = np.concatenate([self.keys_FK[:, 1:], sweeps], axis=1)
+        self.ends = ends_of((rows >= 0).sum(axis=1).tolist())
+        self.rows = rows[rows >= 0]
+        tables.data.check_poses(np.concatenate([self.rows, self.keys_FK[:, LIDAR]]))
+        self.lidar2global = _sensor2global(tables, self.keys_FK[:, LIDAR])
+        global2lidar = np.repeat(rigid_inverse(self.lidar2global), np.diff(self.ends), axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.sensor2lidar = global2lidar @ _sensor2global(tables, self.rows)
+        for i, position in enumerate(positions):
+            matrices = self.sensor2lidar[self.ends[i] : self.ends[i + 1]]
+            _check_finite(tables.scenes.samples[position]["token"], "a pose", self.lidar2global[i], matrices)
+
+
+def _info(tables: Tables, geometry: _Geometry, frame_idx: int, position: int, can_bus_18: np.ndarray) -> Info:
+    sample, keys = tables.scenes.samples[position], geometry.keys_FK[frame_idx]
+    own = slice(geometry.ends[frame_idx], geometry.ends[frame_idx + 1])
+    rows, matrices = geometry.rows[own], geometry.sensor2lidar[own]
+    lidar = _pose(tables, keys[LIDAR])
+    kinds = CAMERAS + ("lidar",) * (len(rows) - len(CAMERAS))
+    entries = [_sensor_entry(tables, row, kind, matrix) for row, kind, matrix in zip(rows, kinds, matrices)]
     cams = dict(zip(CAMERAS, entries))
-    for channel, row in zip(CAMERAS, keys[1:]):
+    for channel, row in zip(CAMERAS, rows):
         calibrated = tables.scenes.calibrated.rows[tables.data.calibrated[row]]
-        cams[channel]["cam_intrinsic"] = np.array(calibrated["camera_intrinsic"])
+        cams[channel]["cam_intrinsic"] = np.array(calibrated["camera_intrinsic"], dtype=np.float64)
     info = dict(
         lidar_path=tables.data.filename[keys[LIDAR]],
         token=sample["token"],
         prev=sample["prev"],
         next=sample["next"],
-        can_bus=can_bus_18,
+        can_bus=can_bus_18.copy(),
         frame_idx=frame_idx,
         sweeps=entries[len(CAMERAS) :],
         cams=cams,
@@ -77,14 +99,15 @@ def sample_info(
         timestamp=sample["timestamp"],
     )
     if tables.annotations is not None:
-        info.update(_boxes(tables, position, lidar, lidar2global[0]))
+        info.update(_boxes(tables.annotations, position, lidar, geometry.lidar2global[frame_idx]))
         _check_finite(sample["token"], "a box", info["gt_boxes"])
     return info
 
 
-def _key_rows(tables: Tables, position: int, token: str) -> np.ndarray:
+def _key_rows(tables: Tables, position: int) -> np.ndarray:
     rows: np.ndarray = tables.data.keyframe_SK[position]
     if (rows < 0).any():
+        token = tables.scenes.samples[position]["token"]
         raise DataError(
             "sample %s has no %s keyframe" % (token, CHANNELS[int(np.argmax(rows < 0))]),
             "All six cameras and the lidar's pose are needed.",
@@ -134,9 +157,10 @@ def _sensor_entry(tables: Tables, row: int, kind: str, sensor2lidar_44: np.ndarr
     )
 
 
-def _boxes(tables: Tables, position: int, lidar: Row, lidar2global: np.ndarray) -> Dict[str, np.ndarray]:
+def _boxes(
+    all_boxes: Annotations, position: int, lidar: Row, lidar2global: np.ndarray
+) -> Dict[str, np.ndarray]:
     """gt_boxes (N, 7) gravity-centred, legacy; gt_velocity (N, 2) m/s; both in the lidar frame."""
-    all_boxes = tables.annotations
     rows = slice(all_boxes.ends[position], all_boxes.ends[position + 1])
     global2lidar_33 = lidar2global[:3, :3].T
     centre = (all_boxes.translation_A3[rows] - lidar2global[:3, 3]) @ global2lidar_33.T
