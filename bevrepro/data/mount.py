@@ -15,10 +15,10 @@ from typing import Any
 
 from bevrepro.core import proc
 from bevrepro.core.errors import DataError, DiskError, MountError
-from bevrepro.core.machine import Fuse, Machine
+from bevrepro.core.machine import Fuse, Host, Machine
 from bevrepro.data import fuse, index, mountinfo, place, preflight, proof, remembered, room, unmount
 from bevrepro.data.archives import Archive, recognise
-from bevrepro.probe.fuse import probe_fuse
+from bevrepro.probe.fuse import UNCONFINED, probe_fuse
 from bevrepro.probe.host import probe_host
 
 OPTIONS = (
@@ -145,11 +145,20 @@ def mount(plan: Plan, say: Say) -> Plan:
             _index(plan.archives, say)
             with remembered.alone_at(plan.mountpoint):
                 _mount_fuse(plan, say)
-        except (proof.Refused, index.NoFuseLibrary) as error:
+        except proof.Refused as error:
+            plan = replace(plan, mode=remembered.IN_PROCESS, missing=(error.seen + _hint(probe_host()),))
+        except index.NoFuseLibrary as error:
             plan = replace(plan, mode=remembered.IN_PROCESS, missing=(error.seen,))
     if plan.mode == remembered.IN_PROCESS:
         remembered.add(_memory(plan, made_folder=False))
     return plan
+
+
+def _hint(host: Host) -> str:
+    """What forbids mounting in a container although device and rights are there cannot be seen from inside."""
+    if not host.container:
+        return ""
+    return f" ({UNCONFINED}; its seccomp profile has to allow mount, too)"
 
 
 def _make_overlay(overlay: Path) -> None:

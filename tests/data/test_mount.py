@@ -98,6 +98,12 @@ def test_a_refused_mount_falls_back_and_leaves_no_folder(system, tgz, place, say
     assert made.mode == "in-process" and says in made.missing[0] and not place.exists()
 
 
+def test_a_refusal_in_a_container_says_what_may_forbid_it(system, tgz, place, monkeypatch):
+    monkeypatch.setattr(mount, "probe_host", lambda: Host(container="docker"))
+    system.mount_says = proc.Done(1, "", "fuse: mount failed: Operation not permitted")
+    assert "apparmor=unconfined" in done([tgz], place).missing[0]
+
+
 def test_a_library_that_cannot_be_loaded_falls_back(system, tgz, place, monkeypatch):
     text = "[Warning] Exception was: libfuse: no such file\n[Error] Did not find any FUSE installation"
     monkeypatch.setattr(system, "_index", lambda argv: proc.Done(1, text, ""))
