@@ -83,16 +83,17 @@ def _print(found: "Scan", task: str | None) -> None:
         console.print(
             Text(f"Archives come from {download_page()}: an account and the Terms of Use come first.")
         )
-    if found.items and not found.bad:
+    if any(item.use == "used" for item in found.items) and not found.bad:
         console.print(Text("Next: bevrepro data verify, then bevrepro data mount or prepare.", style="dim"))
 
 
 def _print_item(console: Console, item: "Item") -> None:
     from bevrepro.data.catalogue import gb
+    from bevrepro.probe.files import printable
 
     mark, style = MARKS[item.use]
     row = _grid(1)
-    line = Text(item.path.name, "bold")
+    line = Text(printable(item.path.name), "bold")
     line.append(f"  {gb(item.inside.size_b)}", "not bold")
     line.append(f"  {_what(item)}" if _what(item) else "", "not bold")
     row.add_row(Text(_shown(console, mark), style), line)
@@ -132,11 +133,16 @@ def _why(item: "Item") -> str:
 
 
 def _print_folder(console: Console, folder: "Extracted") -> None:
+    from bevrepro.probe.files import printable
+
     row = _grid(1)
     if folder.error:
-        row.add_row(Text(_shown(console, "✗"), "bold red"), Text(f"{folder.path}: {folder.error}"))
+        row.add_row(Text(_shown(console, "✗"), "bold red"), Text(f"{printable(folder.path)}: {folder.error}"))
     else:
-        row.add_row(Text(_shown(console, "✓"), "bold green"), Text(f"{folder.path}: {_folder_words(folder)}"))
+        row.add_row(
+            Text(_shown(console, "✓"), "bold green"),
+            Text(f"{printable(folder.path)}: {_folder_words(folder)}"),
+        )
     console.print(row)
 
 

@@ -142,6 +142,7 @@ def _print(report: "Report") -> None:
 
 def _archive_line(report: "Report", path: str) -> str:
     from bevrepro.data.report import archive_json
+    from bevrepro.probe.files import printable
 
     row = next(archive_json(each) for each in report.plan.archives if each.path == path)
     words = [str(row["recognised_by"])]
@@ -153,7 +154,7 @@ def _archive_line(report: "Report", path: str) -> str:
         words.append(f"{row['files']:,} files")
     if row["resumed"]:
         words.append("from an earlier run")
-    return f"{Path(path).name}: {', '.join(words)}"
+    return f"{printable(Path(path).name)}: {', '.join(words)}"
 
 
 def _table_line(version: str, census: Any) -> str:

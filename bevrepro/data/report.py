@@ -9,6 +9,7 @@ from bevrepro.core.finding import Finding, Severity
 from bevrepro.data.needs import PARTS, State
 from bevrepro.data.scan import download_page
 from bevrepro.data.verify import Checked, Plan
+from bevrepro.probe.files import printable
 from bevrepro.probe.nuscenes import TABLES
 
 FORMAT = 1
@@ -154,7 +155,7 @@ STATUS_WHY = {
 
 
 def _archive(each: Checked) -> Iterator[Finding]:
-    one, name = each.item.identity, each.item.path.name
+    one, name = each.item.identity, printable(each.item.path.name)
     if one.status in STATUS_WHY:
         yield _fail(f"archive-{one.status}", f"{name}: {one.said}", STATUS_WHY[one.status], AGAIN)
         return

@@ -5,6 +5,7 @@ which gets a request and gives a result, both JSON. Nothing is written but to th
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -106,10 +107,12 @@ class Plan:
 def plan(wish: Wish, known: tuple[Entry, ...] | None = None) -> Plan:
     """DataError where there is nothing to verify. `known`: the catalogue, for tests."""
     found = scan(wish.places, known)
-    named = {place.resolve() for place in wish.places}
-    items = [item for item in found.items if item.use != "foreign" or item.path.resolve() in named]
+    named = {os.path.realpath(place) for place in wish.places}
+    items = [item for item in found.items if item.use != "foreign" or os.path.realpath(item.path) in named]
     skipped = [
-        item for item in items if item.identity.kind in NOT_NEEDED and item.path.resolve() not in named
+        item
+        for item in items
+        if item.identity.kind in NOT_NEEDED and os.path.realpath(item.path) not in named
     ]
     folders = tuple(folder.path for folder in found.folders if not folder.error)
     if not items and not found.folders:

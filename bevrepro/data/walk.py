@@ -31,7 +31,7 @@ def walk(places: Sequence[Path]) -> Found:
     """Folders, and archives named one by one. DataError for a place that is not there."""
     found, seen = Found(), set[tuple[int, int]]()
     for place in places:
-        if place.is_dir():
+        if os.path.isdir(place):  # Path.is_dir raises for a dead mount
             _folder(place, DEPTH, found, seen)
         else:
             _named(place, found)
@@ -55,7 +55,7 @@ def _named(place: Path, found: Found) -> None:
 
 
 def _made_by_synth(folder: Path) -> bool:
-    return any((each / "synth.json").is_file() for each in (folder, folder.absolute().parent))
+    return any(os.path.isfile(each / "synth.json") for each in (folder, folder.absolute().parent))
 
 
 def _folder(folder: Path, depth: int, found: Found, seen: set[tuple[int, int]]) -> None:

@@ -161,6 +161,29 @@ def test_links_in_a_circle_and_folders_nobody_may_read_do_not_stop_it(tmp_path):
     assert not any(state.complete for state in found.states)
 
 
+def test_a_dead_mount_is_told_as_one(tmp_path, monkeypatch):
+    """stat gives errno 107, and Path.is_dir raises it."""
+    real = os.stat
+
+    def dead(path, *more, **options):
+        if str(path) == str(tmp_path / "mount"):
+            raise OSError(107, "Transport endpoint is not connected")
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", dead)
+    with pytest.raises(DataError, match="a mount whose program has died"):
+        scan([tmp_path / "mount"])
+
+
+def test_names_that_no_terminal_likes_are_shown_harmlessly(tmp_path):
+    for name in (b"v1.0-mini\xff.tgz", b"v1.0-mini\x1b[31m (1).tgz", b"can_bus\n.zip"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"\x1f\x8b\x08" + bytes(600))
+    (tmp_path / "loop.tgz").symlink_to("loop.tgz")
+    for command in ("scan", "verify"):
+        done = CliRunner().invoke(app, ["data", command, str(tmp_path)])
+        assert "\x1b" not in done.output and not isinstance(done.exception, RuntimeError | UnicodeError)
+
+
 def test_a_place_that_is_not_there_is_an_error_in_words(tmp_path):
     with pytest.raises(DataError, match="cannot look at"):
         scan([tmp_path / "nothing"])
