@@ -155,7 +155,7 @@ def mount(plan: Plan, say: Say) -> Plan:
 
 
 def _hint(host: Host) -> str:
-    """What forbids mounting in a container although device and rights are there cannot be seen from inside."""
+    """What else forbids mounting in a container cannot be seen from inside."""
     if not host.container:
         return ""
     return f" ({UNCONFINED}; its seccomp profile has to allow mount, too)"
