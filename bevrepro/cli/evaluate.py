@@ -38,6 +38,18 @@ def evaluate(
     format_only: Annotated[bool, Option("--format-only", help="Write the results, score nothing.")] = False,
     metric: Annotated[str, Option("--eval", metavar="bbox", help="What to evaluate; always bbox.")] = "bbox",
     gpus: Gpus = None,
+    processes: Annotated[
+        int | None, Option("--processes", min=1, help="With --gpus 0: share the frames between so many.")
+    ] = None,
+    cut: Annotated[
+        str,
+        Option(
+            "--cut",
+            metavar="scene|upstream",
+            help="Where several processes cut the video: scene gives the numbers of one process, "
+            "upstream those of the reference on as many GPUs.",
+        ),
+    ] = "scene",
     workers: Annotated[int | None, Option("--workers", min=0, help="Processes that load images.")] = None,
     limit: Annotated[int | None, Option("--limit", min=1, help="Run only the first N frames.")] = None,
     cfg_options: CfgOptions = None,
@@ -47,6 +59,8 @@ def evaluate(
 
     Leaves results_nusc.json, eval.json and the devkit's metrics_summary.json in the folder.
     """
+    from bevrepro.drive.processes import of_run
+
     if describe:
         _describe(context, config, checkpoint, cfg_options, as_json)
         return
@@ -57,7 +71,7 @@ def evaluate(
         argv += ["--subset", name]
     argv += given("--out", out) + given("--workers", workers) + given("--limit", limit)
     argv += common(gpus, cfg_options, context) + ["--format-only"] * format_only
-    result = run_verb("eval", argv)
+    result = run_verb("eval", [*argv, "--cut", cut], of_run(gpus, processes, 1, None))
     if as_json:
         print_json(result)
         return

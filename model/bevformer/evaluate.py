@@ -11,21 +11,19 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence
 
 import torch
-from torch.utils.data import DataLoader
 
 from .atomic import write_atomically
 from .checkpoint import check_finite, load_checkpoint, notes_on
 from .config import Config, from_dict, override, preset
 from .errors import CheckpointError, ConfigError, DataError, DiskError
-from .results import ResultsWriter, format_sample
+from .ranks import join, leave, local_device
+from .stream import CUTS, Step, run_stream
 from .talk import Talk
-from .types import Detections, Frame, VideoMemory
 
 SUBSETS = ("all", "labelled", "between")
-Step = Callable[[Frame, Optional[VideoMemory]], Tuple[Detections, VideoMemory]]
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -46,6 +44,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, help="processes that load images (default: 4 with a GPU, else 0)"
     )
+    parser.add_argument(
+        "--cut",
+        choices=CUTS,
+        default="scene",
+        help="where several processes cut the video: scene gives the numbers of one process",
+    )
     parser.add_argument("--limit", type=int, help="run only the first N frames")
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
@@ -57,12 +61,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str], talk: Talk) -> int:
     args = parse(argv)
+    try:
+        return _main(args, talk)
+    finally:
+        leave()
+
+
+def _main(args: argparse.Namespace, talk: Talk) -> int:
     from .data.dataset import NuScenesQueue
     from .data.infos import check_infos, infos_path, load_infos
     from .data.store import open_store
 
+    device = choose_device(args.gpus)
+    ranks = join(1, device.type == "cuda")
+    if not ranks.leads:
+        talk = talk.only_errors()
     config = override(read_config(args.config, talk), args.cfg_options)
-    device = choose_device(args.gpus, talk)
     store = open_store(args.data_root)
     infos = load_infos(infos_path(args.infos, args.split))
     for note in infos.notes:
@@ -72,14 +86,15 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     step = load_model(config, args.checkpoint, device, talk)
     make_folder(args.out)
     path = os.path.join(args.out, "results_nusc.json")
-    scoring = None if args.format_only else Scoring(infos, dataset, store, args, talk)
+    scoring = Scoring(infos, dataset, store, args, talk) if ranks.leads and not args.format_only else None
     started_s = time.monotonic()
-    tokens = run_stream(step, infos, dataset, path, device, args, talk)
+    tokens = run_stream(step, infos, dataset, path, device, args, ranks, talk)
     seconds = time.monotonic() - started_s
     talk.note("%d frames in %.1f s on %s; results in %s" % (len(tokens), seconds, device, path))
     scores = scoring.run(path, tokens) if scoring else {}
     for score in scores.values():
         score["shift_current_reference"] = config.encoder.shift_current_reference
+        score.update(world_size=ranks.processes, cut=args.cut)
     if scoring:
         write_atomically(os.path.join(args.out, "eval.json"), json.dumps(scores, indent=2))
     talk.result(
@@ -88,6 +103,7 @@ def main(argv: Sequence[str], talk: Talk) -> int:
         num_samples=len(tokens),
         seconds=round(seconds, 2),
         device=str(device),
+        processes=ranks.processes,
         metrics=scores,
     )
     return 0
@@ -125,23 +141,12 @@ def make_folder(path: str) -> None:
         ) from error
 
 
-def choose_device(gpus: int, talk: Talk) -> torch.device:
-    """The one device to run on.  Raises ConfigError when a GPU was asked for and torch sees none."""
-    if gpus < 0:
-        raise ConfigError("--gpus %d is not a number of devices" % gpus, do="0 is the CPU, 1 is one GPU.")
-    if gpus == 0:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            "--gpus %d, but torch %s sees no GPU here" % (gpus, torch.__version__),
-            do="Run with --gpus 0, or see `bevrepro doctor`.",
-        )
-    if gpus > 1:
-        # Upstream cuts the stream into one piece per GPU and loses the history at every cut.
-        talk.note(
-            "Evaluation runs on one GPU: the history then reaches every frame; %d stay idle." % (gpus - 1)
-        )
-    return torch.device("cuda", 0)
+def choose_device(gpus: int) -> torch.device:
+    """This process's device.  Raises ConfigError when GPUs were asked for and torch sees fewer."""
+    from .train import check_gpus
+
+    check_gpus(gpus)
+    return local_device(bool(gpus))
 
 
 def load_model(config: Config, checkpoint: str, device: torch.device, talk: Optional[Talk] = None) -> Step:
@@ -161,58 +166,6 @@ def load_model(config: Config, checkpoint: str, device: torch.device, talk: Opti
         talk.note(note)
     step: Step = model.to(device).eval().step
     return step
-
-
-class _Frames(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """Test frames by position, for a DataLoader (which keeps the order)."""
-
-    def __init__(self, dataset: Any, count: int) -> None:
-        self._dataset, self._count = dataset, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> Frame:
-        frame: Frame = self._dataset.test_frame(index)
-        return frame
-
-
-def _as_it_is(frame: Frame) -> Frame:
-    return frame
-
-
-def run_stream(
-    step: Step,
-    infos: Any,
-    dataset: Any,
-    path: str,
-    device: torch.device,
-    args: argparse.Namespace,
-    talk: Talk,
-) -> List[str]:
-    """Runs the frames in the order of the infos, writes the results file, returns the tokens in it."""
-    count = min(len(dataset), args.limit or len(dataset))
-    if not count:
-        raise DataError("the infos hold no frames", do="Prepare them again with `bevrepro data prepare`.")
-    workers = args.workers if args.workers is not None else (4 if device.type == "cuda" else 0)
-    loader = DataLoader(_Frames(dataset, count), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
-    memory: Optional[VideoMemory] = None
-    scenes: List[str] = []
-    tokens: List[str] = []
-    with ResultsWriter(path) as writer:
-        for index, frame in enumerate(loader):
-            detections, memory = step(frame, memory)
-            writer.add(frame.meta.sample_token, format_sample(detections.cpu(), infos.infos[index]))
-            tokens.append(frame.meta.sample_token)
-            if not scenes or scenes[-1] != frame.meta.scene_token:
-                scenes.append(frame.meta.scene_token)
-            talk.progress("eval", index + 1, count)
-    if len(scenes) > len(set(scenes)):
-        talk.note(
-            "Frames of %d scenes interleave in time: the history was dropped %d times more than needed."
-            % (len(set(scenes)), len(scenes) - len(set(scenes)))
-        )
-    return tokens
 
 
 class Scoring:
@@ -262,5 +215,5 @@ class Scoring:
             self._talk.note("Scoring %d frames (%s of %s)" % (len(tokens), name, self._split))
             folder = os.path.join(self._out, "metrics", name)
             scores[name] = devkit.score(self._nusc, results_path, tokens, self._split, folder, self._talk)
-            scores[name].update(complete=len(tokens) == len(self._of_subset[name]), world_size=1)
+            scores[name].update(complete=len(tokens) == len(self._of_subset[name]))
         return scores

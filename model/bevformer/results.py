@@ -7,6 +7,7 @@ Shapes: K boxes, 4 numbers of a quaternion (w, x, y, z).
 
 import json
 import os
+import shutil
 from types import TracebackType
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
@@ -150,20 +151,23 @@ def to_detections(entries: Sequence[Mapping[str, Any]], info: Mapping[str, Any])
     return Detections(torch.from_numpy(boxes_K9).float(), scores_K, labels_K)
 
 
-class ResultsWriter:
-    """Writes a results file sample by sample: bounded memory, and no half file is ever left behind.
+class RowsWriter:
+    """Writes the samples of a results file one by one, without what stands around them: bounded memory, and
+    no half file is ever left behind.
 
     Use as a context manager; the file appears under its name only when the block ends without an error.
     """
+
+    head = tail = ""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.count = 0
         self._tmp = "%s.%d.tmp" % (path, os.getpid())
 
-    def __enter__(self) -> "ResultsWriter":
+    def __enter__(self) -> "RowsWriter":
         self._file = open(self._tmp, "w")
-        self._file.write('{"meta": %s, "results": {' % json.dumps(META))
+        self._file.write(self.head)
         return self
 
     def add(self, sample_token: str, entries: List[Dict[str, Any]]) -> None:
@@ -179,7 +183,7 @@ class ResultsWriter:
     ) -> None:
         try:
             if kind is None:
-                self._file.write("\n}}\n")
+                self._file.write(self.tail)
                 self._file.flush()
                 os.fsync(self._file.fileno())
             self._file.close()
@@ -188,6 +192,32 @@ class ResultsWriter:
         finally:
             if os.path.exists(self._tmp):
                 os.remove(self._tmp)
+
+
+class ResultsWriter(RowsWriter):
+    """Writes a whole results file sample by sample."""
+
+    head = '{"meta": %s, "results": {' % json.dumps(META)
+    tail = "\n}}\n"
+
+
+def join_rows(parts: Sequence[str], path: str) -> None:
+    """The results file of what several RowsWriters wrote, in their order; byte for byte as if by one."""
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    try:
+        with open(temporary, "wb") as file:
+            file.write(ResultsWriter.head.encode())
+            for number, part in enumerate(parts):
+                file.write(b"," if number else b"")
+                with open(part, "rb") as rows:
+                    shutil.copyfileobj(rows, file)
+            file.write(ResultsWriter.tail.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 def read_results(path: str) -> Tuple[Dict[str, Any], Dict[str, List[Dict[str, Any]]]]:
