@@ -160,6 +160,22 @@ def test_what_is_no_list_of_rows_is_refused(text):
         read(text)
 
 
+@pytest.mark.parametrize(
+    "name", ("sample", "calibrated_sensor", "instance", "scene", "log", "map", "category")
+)
+def test_the_real_tables_are_read_as_json_reads_them(shared, name):
+    folder = shared / "data/v1.0-mini-partial"
+    theirs = json.loads((folder / (name + ".json")).read_text())
+    kinds = {str: "text", bool: FLAG, int: INT}
+    fields = [Field(key, kinds[type(value)]) for key, value in theirs[0].items() if type(value) in kinds]
+    if name == "calibrated_sensor":
+        fields += [Field("translation", NUMBERS, 3), Field("rotation", NUMBERS, 4)]
+    batches = row_batches(open_store([str(folder)]), name + ".json", fields)
+    assert values([row for batch in batches for row in batch], fields) == [
+        tuple(row[field.name] for field in fields) for row in theirs
+    ]
+
+
 def test_an_empty_table_has_no_rows():
     assert read(" [ \n] \n") == []
 

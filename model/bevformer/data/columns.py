@@ -45,13 +45,19 @@ class Strings:
         start, end = self.offsets[index], self.offsets[index + 1]
         return self.data[start:end].tobytes().decode("utf-8", "surrogatepass")
 
+    def part(self, start: int, end: int) -> List[str]:
+        """Those from `start` to before `end`."""
+        ends = self.offsets[start : end + 1].tolist()
+        raw = self.data[ends[0] : ends[-1]].tobytes()
+        text = raw.decode("utf-8", "surrogatepass")
+        if len(text) == len(raw):  # ASCII: bytes and characters are the same
+            return [text[one - ends[0] : other - ends[0]] for one, other in zip(ends, ends[1:])]
+        pieces = (raw[one - ends[0] : other - ends[0]] for one, other in zip(ends, ends[1:]))
+        return [piece.decode("utf-8", "surrogatepass") for piece in pieces]
+
     def tolist(self) -> List[str]:
         """All of them."""
-        raw, ends = self.data.tobytes(), self.offsets.tolist()
-        if len(raw) == ends[-1] - ends[0] == len(raw.decode("utf-8", "surrogatepass")):  # ASCII: cut once
-            text = raw.decode("ascii")
-            return [text[start:end] for start, end in zip(ends, ends[1:])]
-        return [raw[start:end].decode("utf-8", "surrogatepass") for start, end in zip(ends[:-1], ends[1:])]
+        return self.part(0, len(self))
 
 
 def token_column(tokens: Sequence[str], where: str) -> np.ndarray:
@@ -80,17 +86,16 @@ class TokenIndex:
         mixed = _mixed(self._tokens)
         self._order = np.argsort(mixed, kind="stable")
         self._mixed = mixed[self._order]
-        alike = np.flatnonzero(self._mixed[1:] == self._mixed[:-1])
-        same = self._tokens[self._order[alike]] == self._tokens[self._order[alike + 1]]
-        if same.any():
-            token = as_text(self._tokens[self._order[alike[np.argmax(same)]]])
+        alike = bool((self._mixed[1:] == self._mixed[:-1]).any())
+        # Different tokens of one mixed number do not happen by chance, but can be made: then a dict decides.
+        self._by_bytes = {one: i for i, one in enumerate(self._tokens.tolist())} if alike else None
+        if self._by_bytes is not None and len(self._by_bytes) < len(tokens):
+            twice = next(one for i, one in enumerate(self._tokens.tolist()) if self._by_bytes[one] != i)
             raise DataError(
-                "%s has two rows with token %s" % (where, token),
+                "%s has two rows with token %s" % (where, as_text(twice)),
                 "Other rows refer to it, and which is meant cannot be told.",
                 "Download the metadata archive again and compare its checksum.",
             )
-        # Different tokens of one mixed number do not happen by chance, but can be made.
-        self._by_bytes = {one: i for i, one in enumerate(self._tokens.tolist())} if len(alike) else None
 
     def find(self, wanted: np.ndarray) -> np.ndarray:
         """(M,) int64 positions; -1 for a token that is not there."""
@@ -111,7 +116,7 @@ def _padded(tokens: np.ndarray, width: int) -> np.ndarray:
 
 def _mixed(tokens: np.ndarray) -> np.ndarray:
     """(N,) uint64, different for different tokens but for chance; a sort by it is a sort of numbers."""
-    words = tokens.view(np.uint64).reshape(len(tokens), -1)
+    words = tokens.view(np.uint64).reshape(len(tokens), tokens.dtype.itemsize // 8)
     out = np.zeros(len(tokens), dtype=np.uint64)
     for word in words.T:
         out = (out ^ word) * np.uint64(0x9E3779B97F4A7C15)

@@ -72,8 +72,7 @@ def _value(twin: Twin, column: Column, row: int) -> Any:
 
 def _rows(twin: Twin, column: Column, start: int, end: int) -> np.ndarray:
     if column.kind == "text":
-        strings = twin.texts[column.name]
-        return np.array([strings[i] for i in range(start, end)], dtype=str)
+        return np.array(twin.texts[column.name].part(start, end), dtype=str)
     return np.array(twin.numbers[column.name][start:end])
 
 
