@@ -102,8 +102,10 @@ def unseen(plan: Plan) -> Iterator[str]:
         yield from UNSEEN_FAST
     elif any(each.item.inside.form == "tar" for each in plan.archives):
         yield UNSEEN_TAR
-    if plan.folders:
+    if set(plan.folders) - set(plan.mounts):
         yield UNSEEN_FOLDER
+    for place in plan.mounts:
+        yield f"damage in the archives behind the mount {place}: verify them, it shows what it could read"
 
 
 def judge(plan: Plan, tables: Mapping[str, Mapping[str, Any]]) -> Report:
@@ -287,6 +289,7 @@ def _files(version: str, census: Mapping[str, Any], plan: Plan) -> Iterator[Find
     missing, promised = census["missing"], census["promised"]
     if missing and census["unlisted"]:
         yield from _perhaps(version, census, plan)
+        yield from _parts(version, plan)
     elif missing:
         folders = list(census["missing_by_channel"].items())[:6]
         channels = ", ".join(f"{count:,} in {folder}" for folder, count in folders)
@@ -326,6 +329,20 @@ def _perhaps(version: str, census: Mapping[str, Any], plan: Plan) -> Iterator[Fi
         why,
         "An index has such a list: bevrepro data index ARCHIVE..., and verify again.",
     )
+
+
+def _parts(version: str, plan: Plan) -> Iterator[Finding]:
+    """Whole archives that are not here at all."""
+    for state in plan.scan.states:
+        if state.task.version == version and state.task.id in ("camera", "mini", "test") and state.fetch:
+            names = [each.name for each in state.fetch]
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            yield _warn(
+                "archives-missing",
+                f"{state.task.title}: {', '.join(names[:4])}{more} not here",
+                "The set is not complete without what they hold.",
+                f"bevrepro data scan DIR --task {state.task.id}   says how to get them.",
+            )
 
 
 def _can(version: str, census: Mapping[str, Any]) -> Iterator[Finding]:

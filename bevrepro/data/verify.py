@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bevrepro.core.errors import DataError
-from bevrepro.data import archives, hashing, index
+from bevrepro.data import archives, hashing, index, remembered
 from bevrepro.data.catalogue import NOT_NEEDED, Entry, entries
 from bevrepro.data.hashing import OnEvent, Stamp
 from bevrepro.data.scan import Item, Scan, scan
@@ -80,6 +80,7 @@ class Plan:
     folders: tuple[str, ...]
     skipped: tuple[Item, ...]
     jobs: int
+    mounts: tuple[str, ...] = ()  # folders that show archives
 
     @property
     def hash_b(self) -> int:
@@ -124,7 +125,8 @@ def plan(wish: Wish, known: tuple[Entry, ...] | None = None) -> Plan:
     jobs = wish.jobs or min((hashing.jobs_for(item.path) for item in items), default=1)
     known = entries() if known is None else known
     chosen = tuple(_planned(item, wish, known) for item in items if item not in skipped)
-    return Plan(wish, found, chosen, folders, tuple(skipped), jobs)
+    mounts = tuple(each for each in folders if remembered.get(Path(os.path.realpath(each))))
+    return Plan(wish, found, chosen, folders, tuple(skipped), jobs, mounts)
 
 
 def _planned(item: Item, wish: Wish, known: tuple[Entry, ...]) -> Checked:

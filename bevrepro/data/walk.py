@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bevrepro.core.errors import DataError
+from bevrepro.data import remembered, roots
 from bevrepro.probe import downloads
 from bevrepro.probe.extracted import LANDMARKS, is_root
 
@@ -30,13 +31,19 @@ class Found:
 def walk(places: Sequence[Path]) -> Found:
     """Folders, and archives named one by one. DataError for a place that is not there."""
     found, seen = Found(), set[tuple[int, int]]()
-    for place in places:
+    for place in [meant for each in places for meant in _meant(each)]:
         if os.path.isdir(place):  # Path.is_dir raises for a dead mount
             _folder(place, DEPTH, found, seen)
         else:
             _named(place, found)
     found.archives = sorted(dict.fromkeys(found.archives), key=lambda path: (path.name, str(path)))
     return found
+
+
+def _meant(place: Path) -> list[Path]:
+    """A mount point that is remembered and not mounted (no FUSE here, a reboot) stands for its archives."""
+    known = remembered.get(Path(os.path.realpath(place)))
+    return [Path(one) for one in roots.resolve([place])] if known else [place]
 
 
 def _named(place: Path, found: Found) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from bevrepro.cli import app
 from bevrepro.core.errors import DataError
-from bevrepro.data import catalogue
+from bevrepro.data import catalogue, remembered
 from bevrepro.data.catalogue import Entry
 from bevrepro.data.scan import scan
 from bevrepro.probe.nuscenes import TABLES
@@ -159,6 +159,14 @@ def test_links_in_a_circle_and_folders_nobody_may_read_do_not_stop_it(tmp_path):
     found = scan([tmp_path])
     assert [item.path.name for item in found.items] == ["nowhere.tgz"]
     assert not any(state.complete for state in found.states)
+
+
+def test_a_remembered_mount_point_stands_for_its_archives(downloads, tmp_path):
+    folder, known = downloads
+    archives = tuple(str(path) for path in sorted(folder.iterdir()))
+    place = tmp_path / "nuscenes"
+    remembered.add(remembered.Remembered(str(place), archives, remembered.IN_PROCESS, "now"))
+    assert scan([place], known).state("camera").complete
 
 
 def test_a_dead_mount_is_told_as_one(tmp_path, monkeypatch):

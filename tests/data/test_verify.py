@@ -337,6 +337,7 @@ def test_an_archive_without_a_list_of_files_leaves_files_open_and_not_missing(tm
     )
     found = verified(meta, blobs, known=known, full=False)
     assert "files-unlisted" in ids(found, "info") and "files-missing" not in ids(found)
+    assert "archives-missing" in ids(found, "warn")
 
 
 def test_what_was_read_is_not_read_again(folder, known, monkeypatch):
