@@ -77,10 +77,22 @@ def is_fresh(archive: Archive) -> bool:
     try:
         row = _row(archive, "SELECT value FROM metadata WHERE key = 'tarstats'")
         stats = json.loads(str(row[0])) if row else {}
+        kept: tuple[object, object] = (stats.get("st_size"), stats.get("st_mtime_ns"))
+        return kept == (archive.size_bytes, archive.mtime_ns) and _has_points(archive)
     except (sqlite3.Error, ValueError):  # none yet, or not whole: made again
         return False
-    kept: tuple[object, object] = (stats.get("st_size"), stats.get("st_mtime_ns"))
-    return kept == (archive.size_bytes, archive.mtime_ns)
+
+
+def _has_points(archive: Archive) -> bool:
+    """Seek points are written last; without them (the disk was full) a mount would go through it all again.
+
+    ratarmount makes none for a .tgz shorter than four times their spacing.
+    """
+    if archive.kind != "tgz" or archive.size_bytes < 8 << 20:
+        return True
+    names = ("gztoolindex", "gzipindexes", "gzipindex")  # by the versions of rapidgzip and ratarmount
+    found = _row(archive, f"SELECT name FROM sqlite_master WHERE name IN {names}")
+    return found is not None and _row(archive, f'SELECT 1 FROM "{found[0]}" LIMIT 1') is not None
 
 
 def ensure(archive: Archive, on_wait: Callable[[], None] | None = None) -> bool:

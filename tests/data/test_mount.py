@@ -1,6 +1,7 @@
 """Planning and making a mount, on a system that only pretends."""
 
 import os
+import sqlite3
 
 import pytest
 
@@ -9,7 +10,7 @@ from bevrepro.core.errors import DataError, MachineError, MountError
 from bevrepro.core.machine import Fuse, Host, Machine
 from bevrepro.data import fuse, index, mount, mountinfo, proof, remembered
 
-from .conftest import write_tar
+from .conftest import fake_index, write_tar
 
 
 @pytest.fixture
@@ -270,3 +271,19 @@ def test_an_index_that_was_killed_leaves_nothing_that_counts(system, tgz, place)
     left.mkdir(parents=True)
     (left / "half.sqlite").write_bytes(b"half")
     assert index.ensure(archive) and not left.exists() and not index.ensure(archive)
+
+
+def test_an_index_without_seek_points_is_made_again(system, tgz):
+    """The disk was full when they were written, and ratarmount ended with 0 all the same."""
+    with tgz.open("ab") as file:
+        file.truncate(9 << 20)
+    archive = mount.recognise(tgz)
+    index.index_folder().mkdir(parents=True)
+    fake_index(tgz, index.index_path(archive))
+    assert not index.is_fresh(archive)
+    with sqlite3.connect(index.index_path(archive)) as database:
+        database.execute("CREATE TABLE gztoolindex (data BLOB)")
+        assert not index.is_fresh(archive)
+        database.execute("INSERT INTO gztoolindex VALUES (x'00')")
+        database.commit()
+    assert index.is_fresh(archive)
