@@ -156,3 +156,13 @@ def test_without_rapidgzip_the_sentence_says_what_to_install(tmp_path, monkeypat
     with pytest.raises(DataError, match="rapidgzip") as caught:
         open_store([str(make(tmp_path / "a.tgz"))])
     assert "pip install" in caught.value.do
+
+
+@pytest.mark.parametrize("mib", ["0.25", "1", "4"])
+def test_the_spacing_of_seek_points_is_chosen_and_each_keeps_its_own_index(tmp_path, cache, heard, mib):
+    from bevformer.data.store_main import main
+
+    archive = make(tmp_path / "a.tgz")
+    assert main(["--data-root", str(archive), "--spacing", mib, "--check"], heard) == 0
+    assert heard.results[0]["checked"] == len(FILES)
+    assert [path.suffix for path in (cache / "index").iterdir()] == [".gz%d" % (float(mib) * 2**20)]

@@ -6,6 +6,8 @@ from typing import List
 
 from bevformer.talk import Talk
 
+from .gzip_index import SPACING_BYTES
+from .gzip_tar import spacing_of
 from .store import Store, open_store
 
 
@@ -17,6 +19,13 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FOLDER_OR_ARCHIVE",
         help="may be repeated; where two hold a file, the last one wins",
+    )
+    made.add_argument(
+        "--spacing",
+        type=float,
+        default=SPACING_BYTES / (1 << 20),
+        metavar="MIB",
+        help="between the seek points of a .tgz: less reads faster, from a larger index",
     )
     what = made.add_mutually_exclusive_group()
     what.add_argument("--list", metavar="PREFIX", help="names of the files under a folder, one a line")
@@ -38,7 +47,7 @@ def _check(store: Store, talk: Talk) -> int:
 
 def main(argv: List[str], talk: Talk) -> int:
     args = parser().parse_args(argv)
-    store = open_store(args.data_root)
+    store = open_store(args.data_root, spacing_of(args.spacing))
     if args.check:
         return _check(store, talk)
     if args.cat is not None:
