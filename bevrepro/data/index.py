@@ -28,6 +28,8 @@ BOUNDED = ("-gs", "1", "-P", "1", "--verify-mtime", "--index-minimum-file-count"
 # by luck, and up to 770 MB with closer seek points. Given back at once it is 60 MB each time, 10 % slower.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
+FULL_BYTES = 1 << 16  # with less than this left, an index that is not whole failed for the disk
+
 REGULAR = (b"0", b"\0", b"7")  # tar's type flags of plain files, as the index keeps them
 
 
@@ -125,6 +127,7 @@ def _make(archive: Archive) -> None:
     work.mkdir()
     try:
         done = proc.run(command(archive, work), env=environment())
+        full = shutil.disk_usage(work).free < FULL_BYTES  # ratarmount then ends with 0 and half an index
         made = work / index_path(archive).name
         if done.ok and made.exists():
             _sync(made)
@@ -132,7 +135,8 @@ def _make(archive: Archive) -> None:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if not done.ok or not is_fresh(archive):
-        raise _explain(archive, done)
+        index_path(archive).unlink(missing_ok=True)
+        raise _no_room("no space left") if full else _explain(archive, done)
 
 
 def _sync(path: Path) -> None:
