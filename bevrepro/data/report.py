@@ -158,6 +158,12 @@ STATUS_WHY = {
 
 def _archive(each: Checked) -> Iterator[Finding]:
     one, name = each.item.identity, printable(each.item.path.name)
+    if one.status == "foreign" and not each.inside.get("read"):
+        said = one.said or "it holds nothing of nuScenes"
+        yield _fail(
+            "archive-foreign", f"{name}: {said}", "It was named, and there is nothing to verify in it."
+        )
+        return
     if one.status in STATUS_WHY:
         yield _fail(f"archive-{one.status}", f"{name}: {one.said}", STATUS_WHY[one.status], AGAIN)
         return

@@ -416,6 +416,54 @@ def test_the_report_says_what_was_looked_at(folder, known):
     assert told["verdict"] == "whole" and told["tasks"][1]["complete"]
 
 
+def test_the_readers_own_index_lists_the_files_as_well(tmp_path):
+    pytest.importorskip("rapidgzip", reason="the in-process reader of .tgz needs rapidgzip")
+    from bevformer.data import gzip_tar
+
+    content = published.files()
+    pictures = [name for name in content if name.startswith("samples")]
+    root = published.extract(tmp_path / "nuscenes")
+    for name in pictures:
+        (root / name).unlink()
+    blobs = published.pack(tmp_path / "v1.0-trainval01_blobs.tgz", content, pictures)
+    known = (
+        published.Entry(
+            blobs.name, "blobs", "current", "v1.0-trainval", 1, blobs.stat().st_size, md5="0" * 32
+        ),
+    )
+    assert "files-unlisted" in ids(verified(root, blobs, known=known, full=False))
+    gzip_tar.index(str(blobs))
+    found = verified(root, blobs, known=known, full=False)
+    assert not problems(found) and found.to_json()["archives"][0]["names_from"] == "reader"
+
+
+@pytest.mark.parametrize("name", ["v1.0-mini.tgz", "can_bus.zip", "v1.0-mini.tar", "anything.tgz"])
+def test_a_terabyte_of_nothing_is_told_at_once(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 40)
+    assert verified(tmp_path / name).failed
+
+
+def test_a_tar_that_promises_more_than_it_has_is_cut(tmp_path):
+    path = published.archives(tmp_path / "repacked", "tar") / "v1.0-mini.tar"
+    header = bytearray(path.read_bytes()[:512])
+    header[124:136] = b"77777777777\0"
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 256)
+    path.write_bytes(bytes(header) + path.read_bytes()[512:])
+    assert "archive-damaged" in ids(verified(path, full=False), "fail")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '[{"a": ' * 5000, '[{"token": "' + "x" * 200_000 + '"}]', "[1, 2]", "[null]", "\ufeff[]"],
+)
+def test_tables_that_are_no_tables_do_not_stop_it(tmp_path, text):
+    root = published.extract(tmp_path / "nuscenes")
+    for name in ("sample_data", "scene", "visibility"):
+        (root / f"v1.0-mini/{name}.json").write_text(text)
+    assert "v1.0-mini" in verified(root).tables
+
+
 def test_a_zip_inside_out_is_no_reason_to_stop(tmp_path):
     """A directory that lists a member which is not where it says."""
     path = tmp_path / "can_bus.zip"

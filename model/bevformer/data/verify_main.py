@@ -246,9 +246,10 @@ def _names(one: _Pass) -> "Optional[Iterator[Sized]]":
     if spec.get("index"):
         one.names = "index"
         return indexed_names(spec["index"])
-    if spec["form"] == "tgz" and gzip_tar.is_indexed(spec["path"]):
+    known = gzip_tar.cached(spec["path"]) if spec["form"] == "tgz" else None
+    if known is not None:
         one.names = "reader"
-        return ((name, span.size) for name, span in gzip_tar.index(spec["path"])[0].items())
+        return ((name, span.size) for name, span in known.members.items())
     return None
 
 
