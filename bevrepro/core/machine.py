@@ -50,6 +50,7 @@ class Host:
     memory_total_b: int | None = None
     memory_available_b: int | None = None
     memory_limit_b: int | None = None  # of the control group; None where there is none
+    memory_room_b: int | None = None  # what of that limit is still free
     swap_total_b: int | None = None
     swap_free_b: int | None = None
     shm_total_b: int | None = None

@@ -129,18 +129,24 @@ def judge(machine: Machine, wanted: Forecast, room: Room, mounting: bool = False
 
 def memory_b(machine: Machine) -> int | None:
     """What a process may take now: the least of what is free and what the control group allows."""
-    host = machine.host
-    known = [value for value in (host.memory_available_b, host.memory_limit_b) if value is not None]
-    return min(known, default=None)
+    known = (machine.host.memory_available_b, _group_b(machine))
+    return min((value for value in known if value is not None), default=None)
+
+
+def _group_b(machine: Machine) -> int | None:
+    """What the control group leaves; an older record knows the limit alone."""
+    room_b = machine.host.memory_room_b
+    return machine.host.memory_limit_b if room_b is None else room_b
 
 
 def _too_little_memory(machine: Machine, need_b: int, has_b: int) -> MachineError:
     host, gb = machine.host, _gb(need_b)
     seen = f"this needs about {size(need_b)} of memory; "
     why = "The system would end the process in the middle, as it does with tools that index unbounded."
-    if host.memory_limit_b == has_b:
+    if _group_b(machine) == has_b:
+        gb = max(gb, _gb(((host.memory_limit_b or 0) + need_b) // 2))
         return MachineError(
-            seen + f"this container or session may take {size(has_b)}",
+            seen + f"this container or session may take {size(has_b)} more",
             why,
             f"Start it with more: docker run --memory {gb}g ..., or systemd's MemoryMax={gb}G",
         )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bevrepro.probe.files import integer, read_int, read_text
+from bevrepro.probe.files import integer, key_values, read_int, read_text
 
 UNLIMITED_B = 1 << 60  # version 1 writes a number near 2**63 for "no limit"
 
@@ -13,6 +13,26 @@ def memory_limit_b(root: Path = Path("/")) -> int | None:
     files += [folder / "memory.limit_in_bytes" for folder in _folders(root, "memory")]
     limits = [limit for limit in map(read_int, files) if limit is not None and 0 < limit < UNLIMITED_B]
     return min(limits, default=None)
+
+
+def memory_room_b(root: Path = Path("/")) -> int | None:
+    """What may still be taken before a limit on the way up is hit; None where there is no limit.
+
+    Pages of files count as free: the kernel gives them up first.
+    """
+    rooms = [_room(folder, "memory.max", "memory.current", "") for folder in _folders(root, "")]
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+    rooms += [_room(folder, *names) for folder in _folders(root, "memory")]
+    return min((room for room in rooms if room is not None), default=None)
+
+
+def _room(folder: Path, limit_name: str, used_name: str, prefix: str) -> int | None:
+    limit_b, used_b = read_int(folder / limit_name), read_int(folder / used_name)
+    if limit_b is None or used_b is None or not 0 < limit_b < UNLIMITED_B:
+        return None
+    kept = key_values(read_text(folder / "memory.stat"), " ")
+    files_b = sum(integer(kept.get(f"{prefix}{name}_file", "0")) or 0 for name in ("active", "inactive"))
+    return max(0, limit_b - max(0, used_b - files_b))
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -64,6 +64,7 @@ def probe_host(root: Path = Path("/"), environment: Mapping[str, str] | None = N
         memory_total_b=memory.get("MemTotal"),
         memory_available_b=memory.get("MemAvailable"),
         memory_limit_b=cgroup.memory_limit_b(root),
+        memory_room_b=cgroup.memory_room_b(root),
         swap_total_b=memory.get("SwapTotal"),
         swap_free_b=memory.get("SwapFree"),
         shm_total_b=shm_total_b,

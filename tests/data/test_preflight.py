@@ -59,6 +59,11 @@ def test_every_recorded_machine_can_index_every_official_archive(path):
     [
         ("wsl2_laptop_small_memory", {"memory_available_b": 90 << 20}, "[wsl2] write the line memory=4GB"),
         ("docker_no_fuse_small_shm", {"memory_limit_b": 128 << 20}, "docker run --memory 1g"),
+        (
+            "docker_no_fuse_small_shm",
+            {"memory_limit_b": 8 << 30, "memory_room_b": 9 << 20},
+            "docker run --memory",
+        ),
         ("rtx4090_mixed_builds", {"memory_available_b": 90 << 20}, "Close programs"),
     ],
 )

@@ -229,3 +229,10 @@ def test_the_doctor_tells_what_became_of_a_mount(tar, place, capsys):
     assert main(["doctor", "data", str(place)]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "mount-lost" in said and "mount-archives" in said and "bevrepro data mount" in said
+
+
+def test_the_seek_points_of_a_larger_archive_are_found_in_its_index(tmp_path):
+    archive = recognise(
+        write_tar(tmp_path / "large.tgz", {f"samples/{n}": os.urandom(1 << 20) for n in range(10)})
+    )
+    assert archive.size_bytes > 8 << 20 and ensure(archive) and not ensure(archive)

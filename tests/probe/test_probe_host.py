@@ -115,3 +115,25 @@ def test_a_mount_is_told_by_its_source_too(tmp_path):
     mounts = f"/dev/a / ext4 rw 0 0\nFuseMount {tmp_path}/m fuse rw 0 0\n"
     assert mount_of(tmp_path / "m/v1.0-mini", mounts) == ("FuseMount", "fuse")
     assert mount_of(tmp_path, mounts) == ("/dev/a", "ext4") and mount_of(tmp_path, None) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "line, folder, files",
+    [
+        ("0::/work\n", "", ("memory.max", "memory.current", "")),
+        ("5:memory:/work\n", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")),
+    ],
+)
+def test_pages_of_files_count_as_room_below_the_limit(tmp_path, line, folder, files):
+    limit, used, prefix = files
+    group = tmp_path / "sys/fs/cgroup" / folder / "work"
+    group.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(line)
+    assert cgroup.memory_room_b(tmp_path) is None
+    (group / limit).write_text("1000\n")
+    (group / used).write_text("900\n")
+    (group / "memory.stat").write_text(f"{prefix}active_file 100\n{prefix}inactive_file 300\nanon 5\n")
+    assert cgroup.memory_room_b(tmp_path) == 500
+    (group / limit).write_text("max\n")
+    assert cgroup.memory_room_b(tmp_path) is None
