@@ -38,6 +38,7 @@ def verify_command(
     jobs: Annotated[
         int | None, Option("--jobs", min=1, max=64, help="Archives at once; one on a turning disk.")
     ] = None,
+    again: Annotated[bool, Option("--again", help="Read again what an earlier run had read.")] = False,
     out: Annotated[Path | None, Option("--out", help="Write the report to this file as well.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be read.")] = False,
     as_json: Json = False,
@@ -51,7 +52,7 @@ def verify_command(
 
     if files not in verify.CHANNELS:
         raise BadParameter(f"{files} is none of {', '.join(verify.CHANNELS)}", param_hint="--files")
-    wish = verify.Wish(tuple(places), full, files, sweeps, jobs, tuple(version or ()))
+    wish = verify.Wish(tuple(places), full, files, sweeps, jobs, tuple(version or ()), again)
     planned = verify.plan(wish)
     if dry_run:
         _print_plan(planned, as_json)

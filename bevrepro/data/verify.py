@@ -40,6 +40,7 @@ class Wish:
     sweeps: bool = False
     jobs: int | None = None
     versions: tuple[str, ...] = ()
+    again: bool = False  # believe nothing that was read before
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _planned(item: Item, wish: Wish, known: tuple[Entry, ...]) -> Checked:
     except OSError as error:
         return checked.with_problem("archive-unreadable", f"{item.path} cannot be read: {error.strerror}", "")
     official = bool(_official(item, known))
-    checked = _with_reading(_with_index(_with_memory(checked)), wish, official)
+    checked = _with_reading(_with_index(_with_memory(checked, wish.again)), wish, official)
     # A .tgz that is read for its tables gets its md5 on the way.
     passing = checked.read and item.inside.form == "tgz"
     to_hash = wish.full and official and checked.md5 is None and not passing
@@ -148,14 +149,15 @@ def _planned(item: Item, wish: Wish, known: tuple[Entry, ...]) -> Checked:
     )
 
 
-def _with_memory(checked: Checked) -> Checked:
-    """What earlier runs found of this very file."""
+def _with_memory(checked: Checked, again: bool) -> Checked:
+    """What earlier runs found of this very file; disks forget, so it need not be believed (`again`)."""
     if checked.stamp is None:
         return checked
     md5, exchanged_md5 = hashing.recall(checked.stamp, "md5.json")
     kept, exchanged = hashing.recall(checked.stamp, "json")
+    checked = replace(checked, exchanged=exchanged or exchanged_md5)
     known = (md5 or {}).get("md5") or (kept or {}).get("md5")
-    return replace(checked, exchanged=exchanged or exchanged_md5, kept=kept, md5=known)
+    return checked if again else replace(checked, kept=kept, md5=known)
 
 
 def _official(item: Item, known: tuple[Entry, ...]) -> dict[str, Entry]:

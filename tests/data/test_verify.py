@@ -349,6 +349,17 @@ def test_what_was_read_is_not_read_again(folder, known, monkeypatch):
     assert verify.plan(Wish((folder,)), known).hash_b == (folder / "can_bus.zip").stat().st_size
 
 
+def test_bytes_that_rotted_under_the_same_date_are_seen_when_all_is_read_again(folder, known):
+    path = folder / "can_bus.zip"
+    verified(folder, known=known)
+    data, times = bytearray(path.read_bytes()), path.stat().st_mtime_ns
+    data[len(data) // 2] ^= 1  # neither end changes
+    path.write_bytes(data)
+    os.utime(path, ns=(times, times))
+    assert not verified(folder, known=known).failed
+    assert verified(folder, known=known, again=True).failed
+
+
 def test_an_archive_without_a_published_md5_is_not_read_again_either(folder, monkeypatch):
     known = published.catalogue(folder, md5=False)
     content = published.files()
