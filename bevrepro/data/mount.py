@@ -16,7 +16,7 @@ from typing import Any
 from bevrepro.core import proc
 from bevrepro.core.errors import DataError, DiskError, MountError
 from bevrepro.core.machine import Fuse, Host, Machine
-from bevrepro.data import fuse, index, mountinfo, place, preflight, proof, remembered, room, unmount
+from bevrepro.data import fuse, index, links, mountinfo, place, preflight, proof, remembered, room, unmount
 from bevrepro.data.archives import Archive, recognise
 from bevrepro.probe.fuse import UNCONFINED, probe_fuse
 from bevrepro.probe.host import probe_host
@@ -176,6 +176,7 @@ def _index(archives: Sequence[Archive], say: Say) -> None:
         if not index.is_fresh(archive):
             say(f"indexing {name} ({number} of {len(archives)})")
         index.ensure(archive, partial(say, f"{name}: another command indexes it, waiting for that"))
+        links.check(archive)
 
 
 def _mount_fuse(plan: Plan, say: Say) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sqlite3
+import stat
 import sys
 import tarfile
 import zipfile
@@ -113,15 +114,16 @@ def fake_index(archive: Path, path: Path) -> None:
     """As ratarmount writes it, of what tarfile can read."""
     found = archive.stat()
     with sqlite3.connect(path) as database:
-        database.execute('CREATE TABLE files (path, name, "offset", size, type)')
+        database.execute('CREATE TABLE files (path, name, "offset", size, type, mode, linkname)')
         database.execute("CREATE TABLE metadata (key, value)")
         stats = json.dumps({"st_size": found.st_size, "st_mtime_ns": found.st_mtime_ns})
         database.execute("INSERT INTO metadata VALUES ('tarstats', ?)", (stats,))
         with tarfile.open(archive) as tar:
             for entry in tar:
                 folder, name = os.path.split("/" + entry.name)
-                row = (folder, name, entry.offset_data, entry.size, entry.type)
-                database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?)", row)
+                kind = stat.S_IFLNK if entry.issym() else stat.S_IFREG
+                row = (folder, name, entry.offset_data, entry.size, entry.type, kind, entry.linkname)
+                database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     database.close()
 
 
