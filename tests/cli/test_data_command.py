@@ -110,8 +110,9 @@ def test_bad_input_is_a_sentence_and_an_exit_code(archive, tmp_path, capfd, argu
 
 def test_synth_passes_every_option_on(started, tmp_path, capsys):
     arguments = ["--seed", "3", "--scenes", "4", "--samples", "6", "--scale", "0.1", "--force"]
+    more = ["--set", "mini", "--weather", "clear", "--sweeps", "0"]
     assert main(["data", "synth", str(tmp_path / "out"), *arguments]) == 0
-    assert started == [["synth", str(tmp_path / "out"), *arguments]]
+    assert started == [["synth", str(tmp_path / "out"), *arguments[:-1], *more, "--force"]]
     assert "files: 3" in capsys.readouterr().out
 
 

@@ -4,18 +4,12 @@ import io
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
 
 from bevrepro.cli import main
-
-ROOT = Path(__file__).parents[2]
 
 
 def write(path, size=3000, files=40):
@@ -83,21 +77,3 @@ def test_a_machine_without_the_memory_is_refused(downloads, tmp_path, monkeypatc
         assert main(["data", "index", str(downloads), "--for", "reader", *more]) == 3
         assert "memory=4GB" in capfd.readouterr().err
     assert not (tmp_path / "cache").exists()
-
-
-def test_killed_or_interrupted_at_any_moment_it_goes_on_afterwards(downloads, tmp_path, capfd):
-    """Six tries, SIGINT and SIGKILL to the whole group in turn, 0.2 to 1.2 s after the start."""
-    large = write(downloads / "large.tgz", size=400_000, files=60)
-    command = [sys.executable, "-m", "bevrepro", "data", "index", str(large), "--for", "reader"]
-    for number in range(6):
-        child = subprocess.Popen(command, stdout=-1, stderr=-1, cwd=ROOT, start_new_session=True)
-        time.sleep(0.2 * (number + 1))
-        killed = signal.SIGKILL if number % 2 else signal.SIGINT
-        os.killpg(child.pid, killed) if child.poll() is None else None
-        _, said = child.communicate(timeout=60)
-        assert child.returncode in (0, 130, -killed), said.decode()
-        assert child.returncode < 0 or b"Traceback" not in said, said.decode()  # < 0: Python was starting
-    code, answer = run(capfd, large, "--for", "reader")
-    assert code == 0 and states(answer)["large.tgz"] in ("indexed", "was done")
-    assert states(run(capfd, large, "--for", "reader")[1]) == {"large.tgz": "was done"}
-    assert not [path for path in (tmp_path / "cache").rglob("*") if "part" in path.name]
