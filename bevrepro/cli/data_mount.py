@@ -135,22 +135,23 @@ def _open_in_process(done: "Plan") -> None:
 
 def umount_command(
     mountpoint: Annotated[Path, Argument(metavar="MOUNTPOINT", help="As given to mount.")],
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Take a mount away and forget its archives; a dead one is cleaned up."""
+    """Take a mount away and forget its archives; a dead one is cleaned up. Archives and overlay stay."""
     from dataclasses import asdict
 
     from bevrepro.data.unmount import umount
 
-    removed = umount(mountpoint)
+    removed = umount(mountpoint, dry_run)
+    verb = "would be" if dry_run else "is"
     if as_json:
-        print_json(asdict(removed))
+        print_json({**asdict(removed), "dry_run": dry_run})
     elif removed.mode == "in-process":
-        print(f"{removed.mountpoint} is forgotten (it was never mounted).")
+        print(f"{removed.mountpoint} {verb} forgotten (it was never mounted).")
     else:
-        print(
-            f"{removed.mountpoint} is unmounted" + (" (its program had died)." if removed.was_dead else ".")
-        )
+        died = " (its program had died)" if removed.was_dead else ""
+        print(f"{removed.mountpoint} {verb} unmounted{died}.")
 
 
 def status_command(as_json: Json = False) -> None:

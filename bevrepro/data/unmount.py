@@ -20,8 +20,8 @@ class Removed:
     was_dead: bool
 
 
-def umount(mountpoint: Path) -> Removed:
-    """Unmount and forget. MountError when it is not ours or in use."""
+def umount(mountpoint: Path, dry_run: bool = False) -> Removed:
+    """Unmount and forget; with `dry_run` only look. MountError when it is not ours or in use."""
     place = mountinfo.real(mountpoint)
     mounted = mountinfo.at(mountinfo.read(), place)
     known = remembered.get(place)
@@ -37,12 +37,15 @@ def umount(mountpoint: Path) -> Removed:
             do="bevrepro data status   shows what is, and what is remembered",
         )
     dead = mounted is not None and mountinfo.is_dead(place)
+    removed = Removed(str(place), known.mode if known else remembered.FUSE, dead)
+    if dry_run:
+        return removed
     if mounted:
         detach(place, dead or mountinfo.is_stuck(place))
     if known and known.made_folder:
         remove_folder(place)
     remembered.forget(place)
-    return Removed(str(place), known.mode if known else remembered.FUSE, dead)
+    return removed
 
 
 def detach(place: Path, dead: bool) -> None:

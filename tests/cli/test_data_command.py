@@ -45,8 +45,10 @@ def test_mount_without_fuse_says_why_and_remembers(archive, tmp_path, capsys):
     assert "there is no /dev/fuse" in said.err and "read in-process from a.tar" in said.out
     assert main(["data", "status"]) == 0
     assert "training reads the archives" in capsys.readouterr().out
+    assert main(["data", "umount", str(tmp_path / "mnt"), "--dry-run"]) == 0
+    assert "would be forgotten" in capsys.readouterr().out
     assert main(["data", "umount", str(tmp_path / "mnt")]) == 0
-    assert "forgotten" in capsys.readouterr().out
+    assert "is forgotten" in capsys.readouterr().out
 
 
 def test_mount_without_words_mounts_again_what_is_remembered(archive, tmp_path, capsys):
