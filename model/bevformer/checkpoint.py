@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .atomic import write_whole
+from .checkpoint_digest import check_digests, digests
 from .checkpoint_read import read_file
 from .config import Config
 from .errors import CheckpointError
@@ -28,14 +29,21 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: Optional[torch.optim.Optimizer] = None,
     meta: Optional[Dict[str, Any]] = None,
+    scaler: Optional[Mapping[str, float]] = None,
 ) -> None:
-    """Write `path` atomically, with all tensors contiguous on the CPU.  Raises DiskError."""
+    """Write `path` atomically, with all tensors contiguous on the CPU and digests in its meta.
+
+    Raises DiskError.
+    """
     weights = model.state_dict()
     state = _on_cpu(weights)
     state._metadata = getattr(weights, "_metadata", None)  # versions of layers, which torch reads back
     content: Dict[str, Any] = {"meta": dict(meta or {}), "state_dict": state}
     if optimizer is not None:
         content["optimizer"] = _on_cpu(optimizer.state_dict())
+    if scaler is not None:
+        content["scaler"] = dict(scaler)
+    content["meta"]["digest"] = digests(content)
     write_whole(path, lambda stream: torch.save(content, stream))
 
 
@@ -43,7 +51,8 @@ def load_checkpoint(path: str, model: Optional[nn.Module] = None) -> Dict[str, A
     """Read `path` on the CPU as {"meta", "state_dict", ...} and, with `model`, load the weights into it.
 
     A bare dict of tensors counts as a state_dict; a `module.` prefix (DataParallel) is taken off.
-    Raises CheckpointError for a missing, truncated or foreign file, and when the keys do not fit.
+    Raises CheckpointError for a missing, truncated or foreign file, for one whose content is not what its own
+    digest says, and when the keys do not fit.
     """
     content = read_file(path)
     if not isinstance(content, dict):
@@ -51,9 +60,11 @@ def load_checkpoint(path: str, model: Optional[nn.Module] = None) -> Dict[str, A
             "%s holds a %s, not a checkpoint" % (path, type(content).__name__),
             "A checkpoint is a dict with meta, state_dict and optimizer.",
         )
+    check_digests(content, path)
     state = _weights_in(content, path)
     meta = content.get("meta")
-    loaded = dict(content, state_dict=state, meta=dict(meta) if isinstance(meta, dict) else {})
+    known = {key: value for key, value in meta.items() if key != "digest"} if isinstance(meta, dict) else {}
+    loaded = dict(content, state_dict=state, meta=known)
     if model is not None:
         load_weights(model, state, path)
     return loaded

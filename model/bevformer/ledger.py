@@ -4,6 +4,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
+from .amp import FULL, Precision
 from .config import Config
 from .init_weights import departures
 from .ranks import ALONE, Ranks
@@ -29,6 +30,7 @@ def fidelity_ledger(
     device: torch.device,
     init: Optional[Mapping[str, Any]] = None,
     ranks: Ranks = ALONE,
+    precision: Precision = FULL,
 ) -> List[Dict[str, str]]:
     """Every departure of this run from its recipe.  `init`: the record of its initial weights, if any."""
     schedule, entries = config.schedule, []
@@ -49,8 +51,7 @@ def fidelity_ledger(
                 "gradients add up in another order; divisor, random streams and sampler are the ranks' own",
             )
         )
-    if schedule.fp16_loss_scale:
-        entries.append(ledger_entry("fp32 instead of fp16", STATISTICS, "mixed precision is not there yet"))
+    entries += _of_precision(schedule.fp16_loss_scale, precision, device)
     entries += [ledger_entry(what, CHANGES, why) for what, why in departures(config, init)]
     if options.deterministic and device.type == "cuda":
         entries.append(
@@ -61,3 +62,14 @@ def fidelity_ledger(
             )
         )
     return entries
+
+
+def _of_precision(recipe_scale: float, precision: Precision, device: torch.device) -> List[Dict[str, str]]:
+    """Nothing where the run trains in what its recipe says."""
+    recipe = "fp16" if recipe_scale else "fp32"
+    if precision.kind == recipe:
+        return []
+    asked = "the CPU has no fast fp16" if recipe == "fp16" and device.type == "cpu" else "--amp asks for it"
+    if precision.kind == "fp16":
+        asked += "; the loss scale adapts, since the recipe has none"
+    return [ledger_entry("%s instead of %s" % (precision.kind, recipe), STATISTICS, asked)]

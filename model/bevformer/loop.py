@@ -1,28 +1,29 @@
-"""The training loop: plain PyTorch, no state but the weights, the optimiser and the step."""
+"""The training loop: plain PyTorch, no state but the weights, the optimiser, the loss scale and the step."""
 
 import math
-import os
 import signal
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 import torch
-from torch import nn
 
-from .atomic import link_latest
-from .checkpoint import save_checkpoint
+from .amp import LossScale
 from .config import ScheduleConfig
-from .errors import DataError, UserError
+from .errors import UserError
+from .loading import Loader, open_loader
 from .matching import Diverged
 from .optim import clip_gradients, lr_factor, set_lr
+from .profiling import NoProfile
 from .ranks import ALONE, Ranks, mean_terms, refuse_live_batch_norm
-from .runstate import DataOrder, seed_step, step_rng
+from .runstate import DataOrder, seed_step
+from .saving import Saver
 from .talk import Talk
 from .trainlog import NoLog
 from .types import Sample
+from .usage import peak_gib
 
 
 class Interrupted(UserError):
@@ -61,42 +62,6 @@ class StopSignal:
 
 
 @dataclass(frozen=True)
-class Saver:
-    """Writes `iter_N.pth` or `epoch_N.pth` into the work folder and points latest.pth to it."""
-
-    work_dir: str
-    meta: Dict[str, Any]
-    by_epoch: bool
-    order: DataOrder
-    every_steps: int
-    leads: bool = True  # the other processes of a run only know the path
-
-    def due(self, done: int, total: int) -> bool:
-        """After `done` optimiser steps."""
-        every = self.order.steps_per_epoch if self.by_epoch else self.every_steps
-        return done == total or done % every == 0
-
-    def path(self, done: int) -> str:
-        epoch, rest = divmod(done, self.order.steps_per_epoch)
-        name = "epoch_%d" % epoch if self.by_epoch and done and not rest else "iter_%d" % done
-        return os.path.join(self.work_dir, name + ".pth")
-
-    def save(self, done: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-        path = self.path(done)
-        if not self.leads:
-            return path
-        meta = dict(
-            self.meta,
-            iter=done,
-            epoch=done // self.order.steps_per_epoch,
-            time=time.strftime("%Y-%m-%d %H:%M:%S"),
-        )
-        save_checkpoint(path, model, optimizer, meta)
-        link_latest(path)
-        return path
-
-
-@dataclass(frozen=True)
 class Outcome:
     """checkpoint: the last file written; terms: means over the last logged interval are in the log."""
 
@@ -106,101 +71,81 @@ class Outcome:
     seconds_per_step: Optional[float]
 
 
-def draw_queues(
-    dataset: Any, indices: Sequence[int], pool: Sequence[int], rng: np.random.RandomState
-) -> List[List[int]]:
-    """The training queues that end at `indices`, before any image is read; one without valid boxes is
-    redrawn from `pool`, as upstream does.
-    """
-    queues = []
-    for index in indices:
-        queue = dataset.draw_queue(index, rng)
-        for _ in range(20 * len(pool)):
-            if queue is not None:
-                break
-            queue = dataset.draw_queue(pool[rng.randint(len(pool))], rng)
-        if queue is None:
-            raise DataError(
-                "no frame of the training set has a valid box",
-                "There is nothing to learn from.",
-                "Check the infos with `bevrepro data prepare`.",
-            )
-        queues.append(queue)
-    return queues
-
-
 @dataclass(frozen=True)
-class Drawn:
-    """What one rank's step will train on, its images not read yet."""
+class Training:
+    """What is trained, on what, in which order: steps `first_step` .. `total` - 1."""
 
-    rank: int
-    queues: List[List[int]]
-    rng: np.random.RandomState
+    model: Any
+    optimizer: torch.optim.Optimizer
+    dataset: Any
+    order: DataOrder
+    schedule: ScheduleConfig
+    first_step: int
+    total: int
+    scale: LossScale
+    ranks: Ranks = ALONE
+    device: torch.device = torch.device("cpu")
+    workers: int = 0
 
-    def positives(self, dataset: Any) -> int:
-        """True boxes in the batch."""
-        return sum(len(dataset.truth(queue[-1]).labels_G) for queue in self.queues)
-
-
-def draw_step(dataset: Any, order: DataOrder, step: int, ranks: Ranks) -> List[Drawn]:
-    """One entry for each rank of this process."""
-    drawn = []
-    for rank in ranks.mine:
-        rng = step_rng(order.seed, step, rank)
-        drawn.append(Drawn(rank, draw_queues(dataset, order.at(step, rank), order.indices, rng), rng))
-    return drawn
+    def save(self, saver: Saver, done: int) -> str:
+        return saver.save(done, self.model, self.optimizer, self.scale.state())
 
 
 def train_step(
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    dataset: Any,
-    order: DataOrder,
-    step: int,
-    ranks: Ranks,
-    grad_clip: float,
-    clock: Callable[[], float] = time.monotonic,
+    job: Training, loader: Loader, step: int, clock: Callable[[], float] = time.monotonic
 ) -> Dict[str, float]:
     """One optimiser step of all ranks; returns the loss terms (means over the ranks), their sum, the gradient
     norm before clipping and `data_time` in seconds.
 
     Raises Diverged before the weights are touched when the loss or the norm is not finite on any rank.
     """
-    optimizer.zero_grad()
+    ranks, model = job.ranks, job.model
+    job.optimizer.zero_grad()
     start_s = clock()
-    drawn = draw_step(dataset, order, step, ranks)
-    mean_positives = ranks.sum([sum(each.positives(dataset) for each in drawn)])[0] / ranks.world
+    drawn = loader.draw()
+    mean_positives = ranks.sum([sum(each.positives(job.dataset) for each in drawn)])[0] / ranks.world
     data_s, by_rank = clock() - start_s, []
     for each in drawn:
         start_s = clock()
-        seed_step(order.seed, step, each.rank)
-        samples = [dataset.load_queue(queue, each.rng) for queue in each.queues]
+        samples = loader.load(each)
         data_s += clock() - start_s
-        by_rank.append(_backward(model, samples, each.rng, mean_positives, ranks.world))
+        seed_step(job.order.seed, step, each.rank)
+        by_rank.append(_backward(job, samples, each.rng, mean_positives))
     terms = mean_terms(by_rank, ranks)
     _require_finite(terms)
     ranks.sum_gradients(model)
-    terms["grad_norm"] = clip_gradients(model, grad_clip)
-    _require_finite(terms)
-    optimizer.step()
+    terms.update(_apply(job))
     return dict(terms, data_time=data_s)
 
 
+def _apply(job: Training) -> Dict[str, float]:
+    """Clip and step with the summed gradient; what that adds to the terms."""
+    used = job.scale.scale
+    if not job.scale.unscale(job.model):
+        return {"grad_norm": 0.0, "loss_scale": used, "skipped": 1.0}
+    terms = {"grad_norm": clip_gradients(job.model, job.schedule.grad_clip)}
+    _require_finite(terms)
+    job.optimizer.step()
+    return terms if job.scale.state() is None else dict(terms, loss_scale=used, skipped=0.0)
+
+
 def _backward(
-    model: Any, samples: List[Sample], rng: np.random.RandomState, mean_positives: float, world: int
+    job: Training, samples: List[Sample], rng: np.random.RandomState, mean_positives: float
 ) -> Dict[str, float]:
     """Adds a rank's share of the gradient; its loss terms, none where the matching found no finite cost.
     What is not finite is left to the caller, since the other ranks wait for this one.
     """
     try:
-        losses = model.loss(samples[0] if len(samples) == 1 else samples, rng, mean_positives)
+        with job.scale.precision.autocast(job.device):
+            losses = job.model.loss(samples[0] if len(samples) == 1 else samples, rng, mean_positives)
     except Diverged:
         return {}
     total = sum(losses.values())
     terms = {key: float(value.detach()) for key, value in losses.items()}
     terms["loss"] = float(total.detach())
     if all(map(math.isfinite, terms.values())):
-        (total / world).backward()
+        share = total / job.ranks.world
+        (share if job.scale.scale == 1.0 else share * job.scale.scale).backward()
     return terms
 
 
@@ -211,49 +156,83 @@ def _require_finite(terms: Dict[str, float]) -> None:
 
 
 def train_loop(
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    dataset: Any,
-    order: DataOrder,
-    schedule: ScheduleConfig,
-    first_step: int,
-    total: int,
+    job: Training,
     saver: Saver,
     log: NoLog,
     talk: Talk,
-    ranks: Ranks = ALONE,
+    saved: Callable[[int, str], None] = lambda done, path: None,
+    profile: Optional[NoProfile] = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Steps `first_step` .. `total` - 1.  Raises Interrupted or Diverged, which say what is saved."""
-    path = saver.path(first_step)
+    """All steps of the job; `saved(steps done, path)` after each checkpoint that was due.
+
+    Raises Interrupted or Diverged, which say what is saved.
+    """
+    talk.progress("train", job.first_step, job.total)
+    job.model.train()
+    refuse_live_batch_norm(job.model, job.ranks)
+    profile = profile or NoProfile()
+    loader = open_loader(job.dataset, job.order, job.ranks, range(job.first_step, job.total), job.workers)
+    try:
+        profile.start()
+        with StopSignal() as stop:
+            return _steps(job, loader, saver, log, talk, saved, profile, clock, stop)
+    finally:
+        profile.stop()
+        loader.close()
+
+
+def _steps(
+    job: Training,
+    loader: Loader,
+    saver: Saver,
+    log: NoLog,
+    talk: Talk,
+    saved: Callable[[int, str], None],
+    profile: NoProfile,
+    clock: Callable[[], float],
+    stop: StopSignal,
+) -> Outcome:
+    path, total, schedule = saver.path(job.first_step), job.total, job.schedule
     terms: Dict[str, float] = {}
     times_s: List[float] = []
-    talk.progress("train", first_step, total)
-    model.train()
-    refuse_live_batch_norm(model, ranks)
-    with StopSignal() as stop:
-        for step in range(first_step, total):
-            start_s = clock()
-            factor = lr_factor(schedule, step, order.steps_per_epoch)
-            set_lr(optimizer, factor)
-            try:
-                terms = train_step(model, optimizer, dataset, order, step, ranks, schedule.grad_clip, clock)
-            except Diverged as error:
-                raise _diverged(error, step, path, log) from None
-            data_s = terms.pop("data_time")
-            times_s.append(clock() - start_s)
-            log.step(step, schedule.lr * factor, dict(terms, time=times_s[-1], data_time=data_s))
-            talk.progress(
-                "train", step + 1, total, "loss %.2f  lr %.1e" % (terms["loss"], schedule.lr * factor)
-            )
-            stopped = ranks.any_signal(stop.number)
-            if saver.due(step + 1, total) or stopped is not None:
-                path = saver.save(step + 1, model, optimizer)
-            if stopped is not None and step + 1 < total:
-                raise _interrupted(stopped, step + 1, total, path, log)
+    for step in range(job.first_step, total):
+        start_s = clock()
+        factor = lr_factor(schedule, step, job.order.steps_per_epoch)
+        set_lr(job.optimizer, factor)
+        try:
+            terms = train_step(job, loader, step, clock)
+        except Diverged as error:
+            raise _diverged(error, step, path, log) from None
+        data_s = terms.pop("data_time")
+        times_s.append(clock() - start_s)
+        log.step(step, schedule.lr * factor, dict(terms, time=times_s[-1], data_time=data_s))
+        talk.progress("train", step + 1, total, progress_text(terms, schedule.lr * factor, job.device))
+        profile.step()
+        stopped = job.ranks.any_signal(stop.number)
+        due = saver.due(step + 1, total)
+        if due or stopped is not None:
+            path = job.save(saver, step + 1)
+        if stopped is not None and step + 1 < total:
+            raise _interrupted(stopped, step + 1, total, path, log)
+        if due:
+            saved(step + 1, path)
+            job.model.train()
     # The first step pays for caches and thread pools.
     counted = times_s[1:] or times_s
     return Outcome(total, path, terms, sum(counted) / len(counted) if counted else None)
+
+
+def progress_text(terms: Dict[str, float], lr: float, device: torch.device) -> str:
+    """`loss 2.31 (cls 1.02, bbox 1.29)  lr 1.0e-03  0.8 GiB`: the terms of the last decoder layer."""
+    parts = ["%s %.2f" % (name[5:], terms[name]) for name in ("loss_cls", "loss_bbox") if name in terms]
+    memory = peak_gib(device)
+    return "loss %.2f%s  lr %.1e%s" % (
+        terms["loss"],
+        " (%s)" % ", ".join(parts) if parts else "",
+        lr,
+        "" if memory is None else "  %.1f GiB" % memory,
+    )
 
 
 def _diverged(error: Diverged, step: int, path: str, log: NoLog) -> Diverged:

@@ -12,6 +12,7 @@ One process needs no process group. With several, gradients are added by one all
 last backward pass, which keeps torch's DistributedDataParallel (and how it ends) out of the way.
 """
 
+import datetime
 import math
 import os
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch import nn
 from .errors import ChildError, ConfigError
 
 BUCKET_B = 25 << 20  # as DistributedDataParallel's
+TIMEOUT_S = 1800.0  # a process that is gone is noticed at once; this is for one that hangs
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,42 @@ def started_by_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
-def join(world: int, on_gpus: bool) -> Ranks:
-    """The ranks of this process; joins the group where torchrun started several.  `leave` it after."""
+def join(world: int, on_gpus: bool, timeout_s: Optional[float] = None) -> Ranks:
+    """The ranks of this process; joins the group where torchrun started several.  `leave` it after.
+
+    timeout_s: how long one process waits for another before it gives up.
+    """
     if not started_by_torchrun():
         return Ranks(world)
     processes, process = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     ranks = Ranks(max(world, processes), processes, process)
     if on_gpus:
         torch.cuda.set_device(local_device(on_gpus))
-    torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
+    if on_gpus:
+        # End with an error when the others are gone instead of waiting; two names, torch 2.2 changed it.
+        os.environ.setdefault("NCCL_ASYNC_ERROR_HANDLING", "1")
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    try:
+        torch.distributed.init_process_group(
+            "nccl" if on_gpus else "gloo", timeout=datetime.timedelta(seconds=timeout_s or TIMEOUT_S)
+        )
+    except RuntimeError as error:
+        raise _no_meeting(error) from error
     return ranks
+
+
+def _no_meeting(error: RuntimeError) -> ChildError:
+    first = str(error).strip().split("\n")[0]
+    if "in use" in str(error) or "EADDRINUSE" in str(error):
+        return ChildError(
+            "the port %s is taken: %s" % (os.environ.get("MASTER_PORT", "for the processes"), first),
+            "Another run on this machine uses it, perhaps one that was left over.",
+            "Unset PORT and MASTER_PORT, so that a free one is found, or name another.",
+        )
+    return ChildError(
+        "the processes of this run did not find each other: %s" % first,
+        do="Check that each was started by the same torchrun and that HOST:PORT can be reached.",
+    )
 
 
 def local_device(on_gpus: bool) -> torch.device:

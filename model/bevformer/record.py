@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from . import __version__
+from .amp import FULL, Precision
 from .atomic import write_atomically
 from .config import Config, to_dict
 from .ledger import fidelity_ledger
 from .loop import Outcome
 from .ranks import ALONE, Ranks
 from .runstate import DataOrder, Options
+from .usage import peak_gib, peak_rss_gib
 
 
 def now_text() -> str:
@@ -57,16 +59,6 @@ def git_commit(folder: Optional[str] = None) -> Optional[Dict[str, Any]]:
         return None  # installed inside somebody else's repository
     commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--", ".")
     return None if commit is None else {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def peak_rss_gib() -> Optional[float]:
-    """The most main memory this process has had; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
 
 
 def infos_digest(infos: Sequence[Mapping[str, Any]]) -> str:
@@ -143,9 +135,11 @@ class RunKeeper:
         total: int,
         init: Optional[Dict[str, Any]] = None,
         ranks: Ranks = ALONE,
+        precision: Precision = FULL,
     ) -> None:
         self.path = os.path.join(options.work_dir, "run.json")
-        self.work_dir, self.ledger = options.work_dir, fidelity_ledger(config, options, device, init, ranks)
+        self.work_dir, self._device = options.work_dir, device
+        self.ledger = fidelity_ledger(config, options, device, init, ranks, precision)
         self._start_s = time.monotonic()
         self._session: Dict[str, Any] = {
             "command": [sys.executable, "-m", "bevformer"] + list(options.command),
@@ -153,6 +147,7 @@ class RunKeeper:
             "first_step": first_step,
             "versions": versions(),
             "host": host_summary(device),
+            "workers": options.workers,
         }
         self._earlier = (read_record(self.path) if first_step else None) or {}
         self._record: Dict[str, Any] = {
@@ -170,7 +165,9 @@ class RunKeeper:
             "ranks": {"world": ranks.world, "processes": ranks.processes},
             "code": git_commit(),
             "init_from": init,
+            "precision": {"kind": precision.kind, "fixed_loss_scale": precision.fixed_scale},
             "ledger": self.ledger,
+            "validations": list(self._earlier.get("validations") or []),
             "sessions": list(self._earlier.get("sessions") or []) + [self._session],
         }
 
@@ -179,12 +176,19 @@ class RunKeeper:
             status=status,
             seconds=round(time.monotonic() - self._start_s, 2),
             peak_rss_gib=peak_rss_gib(),
+            peak_gpu_gib=peak_gib(self._device) if self._device.type == "cuda" else None,
             updated=now_text(),
             **fields,
         )
         self._record.update(status=status)
         write_record(self.path, self._record)
         return self._record
+
+    def add_validation(self, found: Dict[str, Any]) -> None:
+        """One entry per validated checkpoint; one that is done again after a resume replaces the earlier."""
+        others = [each for each in self._record["validations"] if each.get("step") != found["step"]]
+        self._record["validations"] = others + [found]
+        self.write("running")
 
     def finish(self, outcome: Outcome, model: torch.nn.Module) -> Dict[str, Any]:
         """The result event's fields."""

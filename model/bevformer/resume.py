@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from typing import Any, Dict, List, Optional
 
 import torch
@@ -12,32 +11,62 @@ from .config import Config, to_dict
 from .errors import CheckpointError, ConfigError, DataError
 from .init_weights import file_digest
 from .ranks import Ranks
+from .record import read_record
 from .runstate import Options
+from .saving import newest_first, step_of
 from .talk import Talk
 
 
-def find_resume(options: Options) -> Optional[Dict[str, Any]]:
+def find_resume(options: Options, talk: Talk) -> Optional[Dict[str, Any]]:
     """The checkpoint to go on from, None for a fresh start.
 
-    A named file has to exist; `auto` takes latest.pth when there is one.  A fresh start in a folder that
-    holds a run already is refused: its checkpoints would be overwritten.
+    A named file has to exist and be whole; `auto` takes latest.pth, or the newest whole one where that is
+    damaged.  A fresh start in a folder that holds a run already is refused: it would be overwritten.
     """
-    latest = os.path.join(options.work_dir, "latest.pth")
-    if options.resume == "auto":
-        return load_checkpoint(latest) if os.path.exists(latest) else None
-    if options.resume:
+    if options.resume and options.resume != "auto":
         return load_checkpoint(options.resume)
-    if os.path.isdir(options.work_dir):
-        there = [
-            name for name in os.listdir(options.work_dir) if re.match(r"(iter|epoch)_[1-9]\d*\.pth$", name)
-        ]
-        if there:
-            raise ConfigError(
-                "%s already holds a run: %s" % (options.work_dir, ", ".join(sorted(there)[:5])),
-                "Starting again would overwrite it.",
-                "Go on with --resume auto, or name another --work-dir.",
-            )
+    stored = read_record(os.path.join(options.work_dir, "run.json")) or {}
+    # Without run.json an epoch counts as long: its file is then newer than any that an interruption left.
+    steps_per_epoch = int(stored.get("steps_per_epoch") or 10**6)
+    there = newest_first(options.work_dir, steps_per_epoch)
+    if options.resume == "auto":
+        return _newest_whole(os.path.join(options.work_dir, "latest.pth"), there, talk)
+    names = sorted(os.path.basename(path) for path in there if step_of(os.path.basename(path), 1))
+    if names:
+        raise ConfigError(
+            "%s already holds a run: %s" % (options.work_dir, ", ".join(names[:5])),
+            "Starting again would overwrite it.",
+            "Go on with --resume auto, or name another --work-dir.",
+        )
     return None
+
+
+def _newest_whole(latest: str, there: List[str], talk: Talk) -> Optional[Dict[str, Any]]:
+    """None where there is no checkpoint at all.  Raises CheckpointError where none of them is whole."""
+    first: Optional[CheckpointError] = None
+    if os.path.exists(latest):
+        try:
+            return load_checkpoint(latest)
+        except CheckpointError as error:
+            first = error
+            there = [path for path in there if not os.path.samefile(path, latest)]
+    for path in there:
+        try:
+            found = load_checkpoint(path)
+        except CheckpointError as error:
+            first = first or error
+            talk.note(error.seen)
+            continue
+        said = first.seen if first else "%s is missing" % latest
+        talk.note("%s. Going on from the newest whole checkpoint, %s." % (said.rstrip("."), path))
+        return found
+    if first is None:
+        return None
+    raise CheckpointError(
+        first.seen,
+        "No other checkpoint in %s is whole either." % os.path.dirname(latest),
+        "Start afresh in another --work-dir, or copy a whole checkpoint there and name it in --resume-from.",
+    )
 
 
 def check_resumed(resumed: Optional[Dict[str, Any]], config: Config, options: Options) -> int:

@@ -31,6 +31,11 @@ class Options:
     infos_digest: str = ""
     command: Sequence[str] = ()
     emulate_gpus: Optional[int] = None  # ranks to stand for; None: as many as the recipe asks for
+    keep_last: Optional[int] = None  # checkpoints; 0: all; None: as the recipe's kind has it
+    workers: int = 0  # processes that read images ahead
+    amp: Optional[str] = None  # off, bf16, fp16; None: as the recipe where the device can
+    profile: bool = False
+    rank_timeout_s: Optional[float] = None  # how long processes wait for each other; None: RANK_TIMEOUT_S
 
 
 @dataclass(frozen=True)

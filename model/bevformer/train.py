@@ -11,6 +11,7 @@ iter_N.pth, latest.pth and run.json.
 import argparse
 import inspect
 import json
+import math
 import os
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
@@ -18,21 +19,25 @@ import torch
 from torch import nn
 
 from . import record
+from .amp import KINDS, LossScale, check_precision, choose_precision
 from .atomic import write_atomically
 from .checkpoint import load_weights
 from .config import Config, override, to_dict
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, DiskError, UserError
 from .init_weights import initialise
-from .loop import Diverged, Interrupted, Saver, train_loop
-from .optim import build_optimizer
-from .ranks import Ranks, join, leave, local_device
+from .loading import free_shared_memory_b, workers_that_fit
+from .loop import Diverged, Interrupted, Training, train_loop
+from .optim import build_optimizer, lr_factor
+from .profiling import NoProfile, Profile
+from .ranks import join, leave, local_device
 from .resume import check_resumed, check_world, find_resume, restore_optimizer, resumed_init
 from .runstate import DataOrder, Options, seed_weights
+from .saving import Saver, keep_last_of, open_work_dir
 from .talk import Talk
 from .trainlog import NoLog, TrainLog
 from .types import CLASSES
+from .validation import Validator, attend, scores_of
 
-SAVE_EVERY_STEPS = 500  # for recipes of a fixed number of steps; the others save once per epoch, as upstream
 CACHE_MIB = 512  # sets that are smaller when decoded stay in memory
 LOG_EVERY = {True: 50, False: 10}  # steps, by epoch (as upstream) or not
 
@@ -73,11 +78,37 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--allow-partial-init", action="store_true", help="start although the file does not fit as a whole"
     )
-    parser.add_argument("--no-validate", action="store_true", help="do not remind of the evaluation")
+    parser.add_argument("--no-validate", action="store_true", help="neither evaluate nor remind of it")
+    parser.add_argument(
+        "--validate-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="evaluate on the val infos after every N epochs (steps, where the recipe counts steps)",
+    )
+    parser.add_argument(
+        "--keep-last",
+        type=int,
+        metavar="K",
+        help="delete older checkpoints; 0 keeps all (default: all epochs; 5 where the recipe counts steps)",
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes that read images (default: 4 with a GPU, else 0)"
+    )
+    parser.add_argument("--amp", nargs="?", const="fp16", choices=KINDS, help="mixed precision")
+    parser.add_argument("--profile", action="store_true", help="trace a few steps into the work folder")
+    parser.add_argument(
+        "--rank-timeout", type=float, metavar="SECONDS", help="how long processes wait for each other"
+    )
     parser.add_argument("--deterministic", action="store_true", help="only kernels that repeat bit for bit")
     args = parser.parse_args(argv)
     if args.seed is not None and not 0 <= args.seed < 2**32:
         parser.error("--seed has to be in 0 .. 2**32 - 1")
+    for name in ("workers", "keep_last", "validate_every"):
+        if (getattr(args, name) or 0) < 0:
+            parser.error("--%s cannot be negative" % name.replace("_", "-"))
+    if args.rank_timeout is not None and not 0 < args.rank_timeout < math.inf:
+        parser.error("--rank-timeout has to be a positive number of seconds")
     if args.resume and args.resume_from:
         parser.error("give --resume or --resume-from, not both")
     if args.resume_from and args.init_from:
@@ -113,7 +144,9 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         talk.note(note)
     check_infos(infos, store)
     small = decoded_mib(infos.infos) <= CACHE_MIB
-    dataset = NuScenesQueue(infos, store, config, training=True, cache_frames=small)
+    room = free_shared_memory_b()
+    workers = workers_that_fit(args.workers, 4 if args.gpus else 0, sample_bytes(config, infos.infos), room)
+    dataset = NuScenesQueue(infos, store, config, training=True, cache_frames=small and not workers)
     options = Options(
         args.work_dir,
         args.seed,
@@ -125,15 +158,44 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         init_from=args.init_from,
         allow_partial_init=args.allow_partial_init,
         emulate_gpus=args.emulate_gpus,
+        keep_last=args.keep_last,
+        workers=workers,
+        amp=args.amp,
+        profile=args.profile,
+        rank_timeout_s=args.rank_timeout,
     )
-    result = run(config, dataset, options, talk)
-    if result and not args.no_validate:
+    result = run(config, dataset, options, talk, validator=_validator(args, config))
+    if result and not args.no_validate and not args.validate_every:
         talk.note(
             "Now score it: bevrepro eval %s %s --data-root ... --infos ..."
             % (os.path.join(args.work_dir, "config.json"), result["checkpoint"])
         )
     talk.result(**result)
     return 0
+
+
+def _validator(args: argparse.Namespace, config: Config) -> Optional[Validator]:
+    """None without --validate-every.  Without val infos a DataError now, not after an epoch."""
+    from .data.infos import infos_path
+
+    if not args.validate_every or args.no_validate:
+        return None
+    folder = args.infos if os.path.isdir(args.infos) else os.path.dirname(os.path.abspath(args.infos))
+    words = ["--infos", infos_path(folder, "val"), "--gpus", str(min(args.gpus, 1))]
+    if not os.path.isfile(words[1]):
+        raise DataError(
+            "--validate-every needs %s, which is not there" % words[1],
+            do="Make it with `bevrepro data prepare`, or leave --validate-every out.",
+        )
+    for root in args.data_root:
+        words += ["--data-root", root]
+    return Validator(args.validate_every, words, not config.schedule.max_steps)
+
+
+def sample_bytes(config: Config, infos: Sequence[Mapping[str, Any]]) -> int:
+    """About how much one rank's batch takes as the model gets it (float32)."""
+    one = decoded_mib(infos[:1]) * 2**20 * 4 * config.data.scale**2
+    return int(one * config.data.queue_length * config.schedule.samples_per_gpu)
 
 
 def decoded_mib(infos: Sequence[Mapping[str, Any]]) -> float:
@@ -178,13 +240,17 @@ def run(
     options: Options,
     talk: Talk,
     build: Optional[Callable[[Config], nn.Module]] = None,
+    validator: Optional[Validator] = None,
 ) -> Dict[str, Any]:
     """Train from the start or from `options.resume` to the end; returns the fields of the result event."""
     if build is None:
         from .detector import build_model as build
-    resumed = find_resume(options)
+    resumed = find_resume(options, talk)
     seed = check_resumed(resumed, config, options)
-    ranks = join(options.emulate_gpus or config.schedule.world_size, bool(options.gpus))
+    world = options.emulate_gpus or config.schedule.world_size
+    ranks = join(world, bool(options.gpus), options.rank_timeout_s)
+    if ranks.leads:
+        open_work_dir(options.work_dir)
     check_world(resumed, ranks, options)
     order = DataOrder(tuple(dataset.labelled_indices()), config.schedule.samples_per_gpu, seed, ranks.world)
     if not order.indices:
@@ -193,6 +259,8 @@ def run(
             "With data.label_every = %d none of a scene's frames is labelled." % config.data.label_every,
         )
     device = local_device(bool(options.gpus))
+    precision = choose_precision(options.amp, config.schedule, device)
+    check_precision(resumed, precision)
     if options.deterministic:
         require_repeatable_kernels()
     seed_weights(seed)
@@ -207,12 +275,24 @@ def run(
         init = report.record()
     optimizer = build_optimizer(model, config.schedule)
     first_step = restore_optimizer(optimizer, resumed)
+    scale = LossScale(precision, (resumed or {}).get("scaler"))
+    ranks.require_equal("%x" % first_step, "checkpoints")
     ranks.require_equal(record.weights_digest(model) if ranks.processes > 1 else "0", "weights")
-    return _train(config, dataset, options, order, model, optimizer, first_step, device, talk, init, ranks)
+    schedule = config.schedule
+    total = schedule.max_steps or schedule.max_epochs * order.steps_per_epoch
+    job = Training(
+        model, optimizer, dataset, order, schedule, first_step, total, scale, ranks, device, options.workers
+    )
+    return _train(config, options, job, talk, init, validator)
 
 
 def checkpoint_meta(
-    config: Config, seed: int, infos_digest: str, init: Optional[Dict[str, Any]], world: int = 1
+    config: Config,
+    seed: int,
+    infos_digest: str,
+    init: Optional[Dict[str, Any]],
+    world: int = 1,
+    precision: str = "fp32",
 ) -> Dict[str, Any]:
     """What stands in a checkpoint's meta besides epoch, iter and time.
 
@@ -228,6 +308,7 @@ def checkpoint_meta(
         "config_json": json.dumps(to_dict(config)),
         "infos_digest": infos_digest,
         "world_size": world,
+        "precision": precision,
         "init_from": init,
         "bevformer_version": record.versions()["bevformer"],
     }
@@ -235,52 +316,80 @@ def checkpoint_meta(
 
 def _train(
     config: Config,
-    dataset: Any,
     options: Options,
-    order: DataOrder,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    first_step: int,
-    device: torch.device,
+    job: Training,
     talk: Talk,
     init: Optional[Dict[str, Any]],
-    ranks: Ranks,
+    validator: Optional[Validator],
 ) -> Dict[str, Any]:
     """The part of `run` that writes into the work folder."""
-    schedule, by_epoch = config.schedule, not config.schedule.max_steps
-    total = schedule.max_steps or schedule.max_epochs * order.steps_per_epoch
-    meta = checkpoint_meta(config, order.seed, options.infos_digest, init, ranks.world)
-    saver = Saver(options.work_dir, meta, by_epoch, order, SAVE_EVERY_STEPS, ranks.leads)
+    by_epoch, order, ranks, precision = (
+        not config.schedule.max_steps,
+        job.order,
+        job.ranks,
+        job.scale.precision,
+    )
+    meta = checkpoint_meta(config, order.seed, options.infos_digest, init, ranks.world, precision.kind)
+    keep = keep_last_of(options.keep_last, by_epoch)
+    saver = Saver(options.work_dir, meta, by_epoch, order, ranks.leads, keep, talk.note)
     if not ranks.leads:
-        train_loop(model, optimizer, dataset, order, schedule, first_step, total, saver, NoLog(), talk, ranks)
+
+        def wait(done: int, path: str) -> None:
+            if validator is not None and validator.due(done, job.total, order):
+                attend(ranks)
+
+        train_loop(job, saver, NoLog(), talk, wait)
         return {}
-    os.makedirs(options.work_dir, exist_ok=True)
     config_text = json.dumps(to_dict(config), indent=2)
     write_atomically(os.path.join(options.work_dir, "config.json"), config_text + "\n")
-    keeper = record.RunKeeper(config, options, order, device, first_step, total, init, ranks)
+    keeper = record.RunKeeper(
+        config, options, order, job.device, job.first_step, job.total, init, ranks, precision
+    )
     for entry in keeper.ledger:
         talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))
-    log = TrainLog(options.work_dir, LOG_EVERY[by_epoch], total, order.steps_per_epoch, by_epoch, first_step)
+    every = LOG_EVERY[by_epoch]
+    log = TrainLog(options.work_dir, every, job.total, order.steps_per_epoch, by_epoch, job.first_step)
+
+    def saved(done: int, path: str) -> None:
+        if validator is None or not validator.due(done, job.total, order):
+            return
+        found = validator.run(done, path, talk, ranks)
+        keeper.add_validation(found)
+        lr = job.schedule.lr * lr_factor(job.schedule, done - 1, order.steps_per_epoch)
+        log.validated(done, lr, scores_of(found.get("metrics") or {}))
+
     try:
-        log.header(
-            exp_name=config.name,
-            seed=order.seed,
-            command=" ".join(options.command),
-            versions=record.versions(),
-            host=record.host_summary(device),
-        )
+        _log_header(log, config, options, job)
         keeper.write("running")
-        if first_step == 0:
-            saver.save(0, model, optimizer)
-        outcome = train_loop(
-            model, optimizer, dataset, order, schedule, first_step, total, saver, log, talk, ranks
-        )
-    except Interrupted as stop:
-        keeper.write("interrupted", why=stop.seen)
-        raise
-    except Diverged as finding:
-        keeper.write("diverged", why=finding.seen)
+        if job.first_step == 0:
+            job.save(saver, 0)
+        profile = Profile(options.work_dir, talk, job.device) if options.profile else NoProfile()
+        outcome = train_loop(job, saver, log, talk, saved, profile)
+    except UserError as stop:
+        _keep_reason(keeper, stop)
         raise
     finally:
         log.close()
-    return keeper.finish(outcome, model)
+    return keeper.finish(outcome, job.model)
+
+
+def _log_header(log: TrainLog, config: Config, options: Options, job: Training) -> None:
+    log.header(
+        exp_name=config.name,
+        seed=job.order.seed,
+        command=" ".join(options.command),
+        versions=record.versions(),
+        host=record.host_summary(job.device),
+    )
+
+
+def _keep_reason(keeper: record.RunKeeper, stop: UserError) -> None:
+    """How the session ended, in run.json; on a full disk the file stays as it was."""
+    status = "failed"
+    if isinstance(stop, (Interrupted, Diverged)):
+        status = "interrupted" if isinstance(stop, Interrupted) else "diverged"
+    try:
+        keeper.write(status, why=stop.seen)
+    except DiskError:
+        if not isinstance(stop, DiskError):
+            raise

@@ -1,10 +1,12 @@
 """`<ts>.log` and `<ts>.log.json` as mmcv writes them: people and tools already read these."""
 
 import datetime
+import importlib.util
 import json
 import os
+import re
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 
 class NoLog:
@@ -15,6 +17,8 @@ class NoLog:
     def say(self, text: str) -> None: ...
 
     def step(self, step: int, lr: float, terms: Dict[str, float]) -> None: ...
+
+    def validated(self, step: int, lr: float, scores: Dict[str, float]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -30,6 +34,7 @@ class TrainLog(NoLog):
         self.path = _fresh_path(work_dir)
         self._text = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._json = open(self.path + ".json", "a", encoding="utf-8")  # noqa: SIM115
+        self._board = open_board(work_dir, first_step)
         self._waiting: List[Dict[str, float]] = []
         self._first_step, self._start_s = first_step, time.monotonic()
 
@@ -65,6 +70,27 @@ class TrainLog(NoLog):
         self._json.write(json.dumps(line) + "\n")
         self._json.flush()
         self.say(self._sentence(epoch, place, step, lr, mean))
+        self._plot(dict(mean, lr=lr), step + 1)
+
+    def validated(self, step: int, lr: float, scores: Dict[str, float]) -> None:
+        """`step` optimiser steps are done; the scores stand in a line of mode val, as mmcv writes it."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        line = {
+            "mode": "val",
+            "epoch": epoch if self.by_epoch else epoch + 1,
+            "iter": place or step,
+            "lr": lr,
+        }
+        self._json.write(json.dumps(dict(line, step=step, **scores)) + "\n")
+        self._json.flush()
+        self.say(
+            "Validated after step %d: %s" % (step, ", ".join("%s: %.4f" % item for item in scores.items()))
+        )
+        self._plot(scores, step, "val/")
+
+    def _plot(self, numbers: Dict[str, float], step: int, prefix: str = "train/") -> None:
+        for key, value in numbers.items() if self._board is not None else ():
+            self._board.add_scalar(prefix + key, value, step)
 
     def _sentence(self, epoch: int, place: int, step: int, lr: float, mean: Dict[str, float]) -> str:
         where = "Iter [%d/%d]" % (step + 1, self.total)
@@ -78,21 +104,40 @@ class TrainLog(NoLog):
     def close(self) -> None:
         self._text.close()
         self._json.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def open_board(work_dir: str, first_step: int) -> Any:
+    """A TensorBoard writer in WORK_DIR/tf_logs, mmcv's place; None where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(os.path.join(work_dir, "tf_logs"), purge_step=first_step or None)
 
 
 def _fresh_path(work_dir: str) -> str:
-    """`<ts>.log`; a second start within the same second gets the next free name."""
-    stamp = time.strftime("%Y%m%d_%H%M%S")
-    path, count = os.path.join(work_dir, stamp + ".log"), 1
-    while os.path.exists(path):
-        path, count = os.path.join(work_dir, "%s_%d.log" % (stamp, count)), count + 1
-    return path
+    """`<ts>.log`; a second start within the same second gets the next free name, and so does one after the
+    clock was set back: a later session's log always comes later by name.
+    """
+    found = [_place(name) for name in os.listdir(work_dir) if _place(name)]
+    stamp = max([time.strftime("%Y%m%d_%H%M%S")] + [there for there, _ in found])
+    count = max([number for there, number in found if there == stamp] + [-1]) + 1
+    return os.path.join(work_dir, stamp + ("_%d" % count if count else "") + ".log")
+
+
+def _place(name: str) -> Tuple[str, int]:
+    """(stamp, number within the second) of `<ts>.log` and `<ts>_N.log.json`; falsy for other files."""
+    found = re.match(r"(\d{8}_\d{6})(?:_(\d+))?\.log(?:\.json)?$", name)
+    return (found.group(1), int(found.group(2) or 0)) if found else ()  # type: ignore[return-value]
 
 
 def read_losses(work_dir: str) -> List[Dict[str, Any]]:
     """The logged training lines of all sessions in `work_dir`, by step; a later session's line wins."""
     by_step: Dict[int, Dict[str, Any]] = {}
-    for name in sorted(name for name in os.listdir(work_dir) if name.endswith(".log.json")):
+    names = [name for name in os.listdir(work_dir) if name.endswith(".log.json")]
+    for name in sorted(names, key=lambda name: _place(name) or ("", 0)):
         with open(os.path.join(work_dir, name), encoding="utf-8") as stream:
             for text in stream:
                 line = _parsed(text)

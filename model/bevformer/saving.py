@@ -1,0 +1,128 @@
+"""The checkpoints of a work folder: written, pointed to, and thinned out."""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+import torch
+from torch import nn
+
+from .atomic import link_latest
+from .checkpoint import load_checkpoint, save_checkpoint
+from .errors import CheckpointError, ConfigError, DiskError
+from .runstate import DataOrder
+
+SAVE_EVERY_STEPS = 500  # for recipes of a fixed number of steps; the others save once per epoch, as upstream
+KEEP_LAST_STEPS = 5  # of those; every epoch of the others is kept, as upstream
+
+
+def step_of(name: str, steps_per_epoch: int) -> Optional[int]:
+    """Optimiser steps done when `name` was written; None for other files."""
+    found = re.match(r"(iter|epoch)_(\d+)\.pth$", name)
+    if not found:
+        return None
+    return int(found.group(2)) * (steps_per_epoch if found.group(1) == "epoch" else 1)
+
+
+def newest_first(work_dir: str, steps_per_epoch: int) -> List[str]:
+    """Paths of the numbered checkpoints."""
+    found = []
+    for name in os.listdir(work_dir) if os.path.isdir(work_dir) else ():
+        step = step_of(name, steps_per_epoch)
+        if step is not None:
+            found.append((step, name))
+    return [os.path.join(work_dir, name) for _, name in sorted(found, reverse=True)]
+
+
+def open_work_dir(path: str) -> None:
+    """Make the folder and write into it once.  Raises DiskError: in the first second, not after an epoch."""
+    probe = os.path.join(path, ".writable-%d" % os.getpid())
+    try:
+        os.makedirs(path, exist_ok=True)
+        with open(probe, "wb") as stream:
+            stream.write(b"1")
+        os.unlink(probe)
+    except OSError as error:
+        raise DiskError(
+            "cannot write into the work folder %s: %s" % (path, error.strerror),
+            "Checkpoints and logs have to go there.",
+            "Name another --work-dir, or make room there.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Writes `iter_N.pth` or `epoch_N.pth` into the work folder and points latest.pth to it."""
+
+    work_dir: str
+    meta: Dict[str, Any]
+    by_epoch: bool
+    order: DataOrder
+    leads: bool = True  # the other processes of a run only know the path
+    keep_last: Optional[int] = None  # None: all
+    tell: Callable[[str], None] = print
+
+    def due(self, done: int, total: int) -> bool:
+        """After `done` optimiser steps."""
+        every = self.order.steps_per_epoch if self.by_epoch else SAVE_EVERY_STEPS
+        return done == total or done % every == 0
+
+    def path(self, done: int) -> str:
+        epoch, rest = divmod(done, self.order.steps_per_epoch)
+        name = "epoch_%d" % epoch if self.by_epoch and done and not rest else "iter_%d" % done
+        return os.path.join(self.work_dir, name + ".pth")
+
+    def save(
+        self,
+        done: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: Optional[Mapping[str, float]] = None,
+    ) -> str:
+        path = self.path(done)
+        if not self.leads:
+            return path
+        meta = dict(
+            self.meta,
+            iter=done,
+            epoch=done // self.order.steps_per_epoch,
+            time=time.strftime("%Y-%m-%d %H:%M:%S"),
+        )
+        save_checkpoint(path, model, optimizer, meta, scaler)
+        link_latest(path)
+        self._thin_out(path)
+        return path
+
+    def _thin_out(self, latest: str) -> None:
+        """Delete what `keep_last` leaves over, once the newest file was read back whole.
+
+        iter_0.pth, the initial weights, stays; a file of a later step than this one is somebody's as well.
+        """
+        if self.keep_last is None:
+            return
+        done = step_of(os.path.basename(latest), self.order.steps_per_epoch) or 0
+        older = [
+            path
+            for path in newest_first(self.work_dir, self.order.steps_per_epoch)
+            if 0 < (step_of(os.path.basename(path), self.order.steps_per_epoch) or 0) <= done
+        ]
+        if not older[self.keep_last :]:
+            return
+        try:
+            load_checkpoint(latest)
+        except CheckpointError as error:
+            self.tell("%s Nothing older is deleted." % error.seen)
+            return
+        for path in older[self.keep_last :]:
+            os.unlink(path)
+
+
+def keep_last_of(asked: Optional[int], by_epoch: bool) -> Optional[int]:
+    """From --keep-last: so many; 0 is all; the default depends on the recipe."""
+    if asked is None:
+        return None if by_epoch else KEEP_LAST_STEPS
+    if asked < 0:
+        raise ConfigError("--keep-last %d is no number of checkpoints" % asked, do="0 keeps all.")
+    return asked or None
