@@ -118,7 +118,10 @@ def limit_of(length):
     return limit
 
 
-@pytest.mark.parametrize("command", ["prepare", "extract", "repack"])
+@pytest.mark.parametrize(
+    "command",
+    ["extract", *(pytest.param(name, marks=pytest.mark.slow) for name in ("prepare", "repack"))],
+)
 def test_a_limit_on_files_is_a_full_disk_too(tmp_path, archives, command):
     goer = walker(tmp_path / "home", unprivileged=False)
     goer.bevrepro("data", "index", *archives)

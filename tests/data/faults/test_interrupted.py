@@ -1,6 +1,6 @@
 """Ctrl-C at random moments of each data command: what it writes is whole or absent, the next run finishes.
 
-Tries: 2 moments for each command, 8 in the slow run; seeded. A terminal sends Ctrl-C to the whole group of
+Tries: 8 moments for each command in the slow run, 2 for two of them by default; seeded. A terminal sends Ctrl-C to the whole group of
 processes, so the test does too.
 """
 
@@ -29,10 +29,15 @@ def archives(tmp_path_factory):
         [sys.executable, "-m", "bevformer", "synth", out, *small], env=env, capture_output=True
     )
     assert made.returncode == 0, made.stderr
-    archives = [out / "archives/v1.0-mini.tgz", out / "archives/can_bus.zip"]
-    goer = walker(out.parent / "home", unprivileged=False)
-    goer.bevrepro("data", *words_of("prepare", archives, out.parent / "infos"))
-    return archives
+    return [out / "archives/v1.0-mini.tgz", out / "archives/can_bus.zip"]
+
+
+@pytest.fixture(scope="module")
+def infos(archives):
+    """Beside the set, for `convert`."""
+    top = archives[0].parents[2]
+    goer = walker(top / "home", unprivileged=False)
+    goer.bevrepro("data", *words_of("prepare", archives, top / "infos"))
 
 
 def words_of(command, archives, out):
@@ -77,8 +82,9 @@ def digest(folder):
 
 
 def hidden(folder):
-    """What is unfinished or was forgotten."""
-    return [path.name for path in folder.rglob(".*")]
+    """What is unfinished or was forgotten; locks and the record of a finished repack stay on purpose."""
+    names = [path.name for path in folder.rglob(".*")]
+    return [name for name in names if not name.endswith((".lock", ".repacked.json"))]
 
 
 def interrupt(tmp_path, archives, command, tries):
@@ -104,12 +110,12 @@ def interrupt(tmp_path, archives, command, tries):
         assert digest(goer.home / "out") == whole and not hidden(goer.home / "out")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["index", "extract"])
 def test_ctrl_c_leaves_whole_files_and_the_next_run_finishes(tmp_path, archives, command):
     interrupt(tmp_path, archives, command, tries=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c_at_more_moments(tmp_path, archives, command):
+def test_ctrl_c_at_more_moments(tmp_path, archives, infos, command):
     interrupt(tmp_path, archives, command, tries=8)

@@ -67,6 +67,7 @@ def test_two_mounts_at_one_place_never_stack(goer):
         assert not layers(place)
 
 
+@pytest.mark.slow
 def test_two_mounts_of_one_archive_at_two_places_both_work(goer):
     archive, places = write(goer.home / "v1.0-mini.tgz"), [goer.home / "a", goer.home / "b"]
     for _ in range(TRIES):
