@@ -12,7 +12,7 @@ from typing import Annotated
 from typer import Exit, Option, Typer
 
 from bevrepro import __version__
-from bevrepro.cli import data, doctor, env, patch, plan, run
+from bevrepro.cli import compare, data, doctor, env, patch, plan, replay, reproduce, run, weights
 from bevrepro.core.errors import DiskError, UserError
 
 INTERRUPTED = 130
@@ -46,7 +46,7 @@ def _global_options(
     """Reproduce BEVFormer on the machine you have."""
 
 
-for _family in (doctor, env, patch, data, plan, run):
+for _family in (doctor, env, patch, data, plan, run, reproduce, compare, replay, weights):
     _family.register(app)
 
 

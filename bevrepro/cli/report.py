@@ -16,8 +16,14 @@ def report(
     out: Annotated[
         Path | None, Option("--out", metavar="FILE", help="[default: report.html in WORK_DIR]")
     ] = None,
+    against: Annotated[
+        Path | None,
+        Option(
+            "--against", metavar="B", help="Another work folder or log to lay its curves over, as `compare`."
+        ),
+    ] = None,
 ) -> None:
-    """Put a run on one HTML page that needs nothing else: commands, machine, loss, scores, pictures."""
+    """Put a run on one HTML page that needs nothing else: verdict, machine, loss, scores, pictures."""
     from bevrepro.drive.report import write_report
 
-    print(write_report(work_dir, out))
+    print(write_report(work_dir, out, against))

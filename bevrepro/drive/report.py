@@ -18,6 +18,8 @@ from bevrepro import __version__
 from bevrepro.core.errors import DataError, UserError
 from bevrepro.core.machine import Machine, Package
 from bevrepro.core.paths import atomic_write_text
+from bevrepro.drive.compare import Comparison, compare
+from bevrepro.drive.series import read_series
 
 CLASSES = (
     "car", "truck", "bus", "trailer", "construction_vehicle",
@@ -100,18 +102,22 @@ class Report:
     scores: tuple[Score, ...]
     pictures: tuple[Picture, ...]
     gaps: tuple[str, ...]
+    verdict: dict[str, Any] | None = None  # verdict.json
+    comparison: Comparison | None = None
 
 
-def write_report(work_dir: Path, out: Path | None = None) -> Path:
-    """Make the page for a work folder; returns its path. DataError where there is nothing to report."""
+def write_report(work_dir: Path, out: Path | None = None, against: Path | None = None) -> Path:
+    """Make the page for a work folder, beside another run or log where one is named; returns its path.
+    DataError where there is nothing to report.
+    """
     from bevrepro.drive.report_html import render
 
     target = out or work_dir / "report.html"
-    atomic_write_text(target, render(collect(work_dir)))
+    atomic_write_text(target, render(collect(work_dir, against)))
     return target
 
 
-def collect(work_dir: Path) -> Report:
+def collect(work_dir: Path, against: Path | None = None) -> Report:
     """Read everything in `work_dir`. Raises DataError when there is no such folder or no result in it."""
     if not work_dir.is_dir():
         raise DataError(
@@ -143,6 +149,8 @@ def collect(work_dir: Path) -> Report:
         scores=scores,
         pictures=pictures,
         gaps=tuple(gaps),
+        verdict=read_object(work_dir / "verdict.json", gaps),
+        comparison=None if against is None else compare(read_series(work_dir), read_series(against)),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from bevrepro.drive.compare_html import section
 from bevrepro.drive.report import CLASS_ERRORS, CLASSES, MEAN_ERRORS, Picture, Report, Score
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -52,8 +53,10 @@ def render(report: Report) -> str:
     sections = (
         _header(name, report),
         _cards(report),
+        _verdict(report.verdict),
         _scores(report.scores),
         _loss(report.losses),
+        section(report.comparison) if report.comparison is not None else "",
         _pictures(report.pictures),
         _classes(report.scores),
         _commands(report),
@@ -61,13 +64,16 @@ def render(report: Report) -> str:
         _machine(report),
         _gaps(report.gaps),
     )
+    return page(f"{name}: bevrepro report", "\n".join(part for part in sections if part))
+
+
+def page(title: str, body: str) -> str:
+    """A whole page around `body`, which is HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{CSP}">'
-        f"<title>{escape(name)}: bevrepro report</title><style>{CSS}</style></head>\n<body><main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -89,6 +95,34 @@ def _cards(report: Report) -> str:
         f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in shown
     )
     return f'<div class="cards">{"".join(cards)}</div>' if shown else ""
+
+
+def _verdict(verdict: dict[str, Any] | None) -> str:
+    """verdict.json as `reproduce` wrote it: the word, the numbers, causes and the next command."""
+    if verdict is None:
+        return ""
+    word, passed = str(verdict.get("word", "?")), bool(verdict.get("passed"))
+    colour = "#1a7f37" if passed else "#b35900" if word == "not comparable" else "#b42318"
+    head = (
+        f'<p><b style="color:{colour};font-size:1.25rem">{escape(word.upper())}</b> '
+        f"{escape(str(verdict.get('recipe')))}, {escape(str(verdict.get('kind')))}: "
+        f"{escape(str(verdict.get('sentence')))}.</p>"
+    )
+    rows = [
+        (name, f"{value:.4f}", f"{band[0]:.4f} to {band[1]:.4f}" if band else "–")
+        for name, key in (("mAP", "map"), ("NDS", "nds"))
+        if isinstance(value := verdict.get(key), float)
+        for band in [verdict.get(f"wanted_{key}")]
+    ]
+    table = _table(("", "here", "wanted"), rows) if rows else ""
+    causes = "".join(
+        f"<li><b>{escape(str(cause.get('name')))}</b> "
+        f'<span class="dim">({"recorded in" if cause.get("sure") else "looks like it from"} '
+        f"{escape(str(cause.get('where')))})</span><br>{escape(str(cause.get('seen')))}</li>"
+        for cause in verdict.get("causes") or ()
+    )
+    following = f"<p>Next:</p><pre>{escape(str(verdict['next']))}</pre>" if verdict.get("next") else ""
+    return f"<h2>Verdict</h2>{head}{table}{f'<ul>{causes}</ul>' if causes else ''}{following}"
 
 
 def _scores(scores: Sequence[Score]) -> str:

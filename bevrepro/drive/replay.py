@@ -1,0 +1,234 @@
+"""`replay`: repeat the first steps of a recorded run here, and say whether they come out the same.
+
+The real `train` runs in a scratch folder from what run.json holds - configuration, seed, ranks, paths - and
+is stopped after the wanted step; its log is compared with the recorded one, line by line. On the same
+processor, threads and libraries every logged digit has to be the same. Elsewhere sums are rounded in another
+order: each value of a line may differ by TOLERANCE.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bevrepro.core.errors import DataError
+from bevrepro.drive.launch import Event, OnEvent, run_model
+
+TOLERANCE = 0.02  # of a value; in fp32 a run drifts apart within some tens of steps
+TINY = 1e-6  # the logs' last digit
+SAME = {"host": ("cpu", "threads", "device", "gpu"), "versions": ("torch", "numpy", "cuda")}
+EQUAL, WITHIN, PARTS = "equal", "within tolerance", "parts"
+NOT_COMPARED = ("epoch", "iter", "step", "time", "data_time", "memory")
+# Of the recorded command: with a value, flags; the rest comes from run.json or is this machine's.
+KEPT = ("--init-from", "--amp")
+KEPT_FLAGS = ("--deterministic", "--allow-partial-init", "--amp")
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """`word`: EQUAL, WITHIN or PARTS. `first` to `step`: the steps of the first line that parts.
+    `differs`: what the bits depend on and is not as it was; () makes the promise bitwise."""
+
+    word: str
+    compared_lines: int
+    steps: int
+    worst_share: float
+    differs: tuple[str, ...]
+    step: int | None = None
+    first: int | None = None
+    quantity: str | None = None
+    then: float | None = None
+    now: float | None = None
+
+    @property
+    def promise(self) -> str:
+        return f"within {TOLERANCE:g}" if self.differs else "to every logged digit"
+
+
+class _Enough(Exception):
+    """The wanted step is done."""
+
+
+def replay(
+    path: Path,
+    steps: int = 20,
+    data_root: Sequence[str] = (),
+    infos: Path | None = None,
+    gpus: int | None = None,
+    tell: OnEvent = lambda event: None,
+) -> Replayed:
+    """Of a run.json or its folder. DataError where it lacks what a replay needs."""
+    file = path / "run.json" if path.is_dir() else path
+    run, lines = _recorded(file), train_lines(file.parent)
+    if not lines:
+        raise DataError(
+            f"there is no log with a step beside {file}",
+            "The losses of the run are in <time>.log.json there.",
+            "Copy the whole work folder; checkpoints are not needed.",
+        )
+    steps = reach(lines, steps)
+    with tempfile.TemporaryDirectory(prefix="bevrepro-replay-") as folder:
+        scratch = Path(folder)
+        (scratch / "config.json").write_text(json.dumps(run["config"]), encoding="utf-8")
+        argv = train_argv(run, scratch, data_root, infos, gpus)
+        _train(argv, steps, tell)
+        again = _object(scratch / "work" / "run.json")
+        _require_same_data(run, again)
+        return judge(lines, train_lines(scratch / "work"), differing(run, again), steps)
+
+
+def _recorded(file: Path) -> dict[str, Any]:
+    run = _object(file)
+    if "config" not in run or not _command(run):
+        raise DataError(
+            f"{file} is no run.json of a training",
+            "A replay needs its configuration and the command that started it.",
+            "Give the run.json in a work folder, or the folder.",
+        )
+    return run
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _command(run: Mapping[str, Any]) -> list[str]:
+    """What followed `train` when the run began."""
+    first = next(iter(run.get("sessions") or ()), None) or {}
+    words = [str(word) for word in first.get("command") or ()]
+    return words[words.index("train") + 1 :] if "train" in words else []
+
+
+def train_lines(folder: Path) -> list[Line]:
+    """The logged training lines by step, later sessions winning."""
+    by_step: dict[int, Line] = {}
+    for path in sorted(folder.glob("*.log.json")):
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:  # the half line of a killed process
+                continue
+            if isinstance(line, dict) and line.get("mode") == "train" and isinstance(line.get("step"), int):
+                by_step[line["step"]] = line
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def reach(lines: Sequence[Line], wanted: int) -> int:
+    """The first logged step from `wanted` on; the last one where the run was shorter."""
+    steps = [int(line["step"]) for line in lines]
+    return next((step for step in steps if step >= wanted), steps[-1])
+
+
+def train_argv(
+    run: Mapping[str, Any], scratch: Path, data_root: Sequence[str], infos: Path | None, gpus: int | None
+) -> list[str]:
+    """The recorded command with this machine's paths, all settings from run.json, in a scratch folder."""
+    words = _command(run)
+    roots = list(data_root) or _values(words, "--data-root")
+    argv = [str(scratch / "config.json")]
+    argv += [part for root in roots for part in ("--data-root", root)]
+    argv += ["--infos", str(infos) if infos else (_values(words, "--infos") or [""])[-1]]
+    argv += ["--work-dir", str(scratch / "work"), "--seed", str(run.get("seed") or 0), "--no-validate"]
+    devices = [str(gpus)] if gpus is not None else _values(words, "--gpus")[-1:]
+    argv += ["--gpus", str(min(int(devices[0]), 1))] if devices else []
+    world = (run.get("ranks") or {}).get("world")
+    argv += ["--emulate-gpus", str(world)] if world else []
+    for option in KEPT:
+        argv += [part for value in _values(words, option)[-1:] for part in (option, value)]
+    return argv + [flag for flag in KEPT_FLAGS if flag in words and flag not in argv]
+
+
+def _values(words: Sequence[str], option: str) -> list[str]:
+    """What was given with an option, each time; not the next option."""
+    found = [words[at + 1] for at, word in enumerate(words[:-1]) if word == option]
+    found += [word.partition("=")[2] for word in words if word.startswith(option + "=")]
+    return [value for value in found if not value.startswith("--")]
+
+
+def _train(argv: Sequence[str], steps: int, tell: OnEvent) -> None:
+    """Until the step is done: leaving the stream ends the child."""
+
+    def watch(event: Event) -> None:
+        if event["event"] == "progress" and event.get("task") == "train":
+            tell({**event, "task": "replay", "total": steps})
+            if int(event["done"]) >= steps:
+                raise _Enough
+        else:
+            tell(event)
+
+    try:
+        run_model("train", argv, on_event=watch)
+    except _Enough:
+        return
+
+
+def _require_same_data(run: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+    then, now = (str(each.get("infos_digest") or "") for each in (run, again))
+    if then != now:
+        raise DataError(
+            "the frames differ from those of the run",
+            f"Digest {then[:12]}... then, {now[:12]}... now.",
+            "Give the same data with --data-root and --infos.",
+        )
+
+
+def differing(run: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[str, ...]:
+    """`cpu: that one then, this one now` for whatever the bits depend on."""
+    return tuple(_differing(run, again))
+
+
+def _differing(run: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[str]:
+    first, now = ((each.get("sessions") or [{}])[0] for each in (run, again))
+    for group, keys in SAME.items():
+        for key in keys:
+            old, new = ((session.get(group) or {}).get(key) for session in (first, now))
+            if old != new:
+                yield f"{key}: {old} then, {new} now"
+    workers = [(each.get("ranks") or {}).get("processes") or 1 for each in (run, again)]
+    if workers[0] != workers[1]:
+        yield f"processes: {workers[0]} then, {workers[1]} now"
+
+
+def judge(then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], steps: int) -> Replayed:
+    """Line by line until `steps`; the first that parts ends it."""
+    ours = {int(line["step"]): line for line in now}
+    word, worst, compared, start = EQUAL, 0.0, 0, 0
+    for line in then:
+        end = int(line["step"])
+        if end > steps or end not in ours:
+            break
+        compared += 1
+        name, share = _furthest(line, ours[end])
+        worst = max(worst, share)
+        if share and (not differs or share > TOLERANCE):
+            values = (line.get(name), ours[end].get(name))
+            return Replayed(PARTS, compared, steps, worst, tuple(differs), end, start + 1, name, *values)
+        word, start = WITHIN if share else word, end
+    if not compared:
+        raise DataError(
+            f"the run and its replay have no logged step in common up to {steps}",
+            "They were logged at other steps.",
+            "Give more --steps.",
+        )
+    return Replayed(word, compared, steps, worst, tuple(differs))
+
+
+def _furthest(line: Line, other: Line) -> tuple[str, float]:
+    """(the quantity that differs most, the share by which it does); 0: all are the same to the last digit."""
+    worst = ("loss", 0.0)
+    for key in [*line, *(key for key in other if key not in line)]:
+        one, two = line.get(key), other.get(key)
+        if key in NOT_COMPARED or one == two or not isinstance(one if one is not None else two, (int, float)):
+            continue
+        share = 1.0
+        if isinstance(one, (int, float)) and isinstance(two, (int, float)):
+            share = abs(one - two) / max(abs(one), abs(two), TINY)
+        worst = max(worst, (key, share if share == share else 1.0), key=lambda pair: pair[1])
+    return worst

@@ -1,0 +1,261 @@
+"""`reproduce`: doctor, environment, data, weights, training, evaluation and comparison strung together.
+
+The commands are values (`commands_of`), running them is `run_reproduction`. What was finished is kept in
+reproduce.json, so the same command goes on where it stopped; `start` begins again at a step.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bevrepro.core.errors import CheckpointError, ConfigError, UserError
+from bevrepro.core.finding import Finding, Severity
+from bevrepro.core.paths import atomic_write_text
+from bevrepro.drive import evidence
+from bevrepro.drive.demo import Invoke, Step, Voice
+from bevrepro.drive.launch import target_python
+from bevrepro.drive.recipes import EVAL, TRAIN, Recipe
+from bevrepro.drive.verdict import Cause, Verdict, judge
+
+STEPS = ("doctor", "env", "data", "weights", "train", "eval", "compare")
+STATE, VERDICT = "reproduce.json", "verdict.json"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for. `checkpoint`: evaluate this one and train nothing; `anyway`: go on although the
+    data would give another result."""
+
+    recipe: Recipe
+    kind: str
+    work_dir: Path
+    data_root: tuple[Path, ...] = ()
+    infos: Path | None = None
+    checkpoint: Path | None = None
+    gpus: int | None = None
+    seed: int = 0
+    start: str | None = None
+    anyway: bool = False
+
+    @property
+    def run_dir(self) -> Path:
+        """Where training writes, or where the given checkpoint's training wrote."""
+        return self.checkpoint.parent if self.checkpoint else self.work_dir / "run"
+
+    @property
+    def page_dir(self) -> Path:
+        """Which folder the report is about; the evaluation lies in it."""
+        trained = self.kind == TRAIN and self.checkpoint is None
+        return self.run_dir if trained else self.work_dir
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        return (self.work_dir / "data" / "nuscenes",) if self.recipe.synth else self.data_root
+
+    @property
+    def infos_dir(self) -> Path:
+        return self.infos or self.work_dir / "infos"
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.work_dir / "ckpts"
+
+
+@dataclass
+class State:
+    """reproduce.json: which steps are done, and what a later one needs of them."""
+
+    recipe: str
+    kind: str
+    done: list[str] = field(default_factory=list)
+    commands: list[dict[str, Any]] = field(default_factory=list)
+
+
+def check(wish: Wish) -> None:
+    """ConfigError for what does not go together."""
+    if wish.kind not in wish.recipe.kinds:
+        raise ConfigError(
+            f"{wish.recipe.id} has no {wish.kind} numbers",
+            f"It has: {', '.join(wish.recipe.kinds)}.",
+            "Choose one of these with --kind, or leave it out.",
+        )
+    if not wish.recipe.synth and not wish.data_root:
+        raise ConfigError(
+            f"{wish.recipe.id} needs nuScenes",
+            "Its data is not made here and cannot be downloaded without an account.",
+            f"bevrepro reproduce {wish.recipe.id} --data-root DIR_OR_ARCHIVE   (see `bevrepro data scan`)",
+        )
+    if wish.start is not None and wish.start not in STEPS:
+        raise ConfigError(f"--from {wish.start} is no step", "Steps: " + ", ".join(STEPS))
+    if wish.checkpoint is not None and not wish.checkpoint.is_file():
+        raise CheckpointError(f"there is no {wish.checkpoint}", do="Name the .pth file to evaluate.")
+
+
+def commands_of(wish: Wish) -> Iterator[tuple[str, Step]]:
+    """(name of the step, command) of all that has to run, in order. `compare` is no command of its own."""
+    yield (
+        "doctor",
+        Step("Look at this machine", ("doctor", "--record", str(wish.page_dir / "machine.json")), True),
+    )
+    prefix = Path(target_python()).parent.parent
+    yield "env", Step("Look at the environment", ("doctor", "env", str(prefix)), True)
+    yield from (("data", step) for step in _data(wish))
+    yield from (("weights", step) for step in _weights(wish))
+    if wish.kind == TRAIN and wish.checkpoint is None:
+        yield "train", Step("Train", tuple(_train(wish)))
+    yield "eval", Step("Score it", tuple(_eval(wish)))
+
+
+def _data(wish: Wish) -> Iterator[Step]:
+    if wish.recipe.synth and not (wish.work_dir / "data" / "synth.json").is_file():
+        yield Step("Make the data set", ("data", "synth", str(wish.work_dir / "data"), "--seed", "0"))
+    if wish.infos is None and not any(wish.infos_dir.glob("nuscenes_infos_temporal_*")):
+        roots = [part for root in wish.roots for part in ("--data-root", str(root))]
+        yield Step("Prepare the frames", ("data", "prepare", *roots, "--out", str(wish.infos_dir)))
+
+
+def _weights(wish: Wish) -> Iterator[Step]:
+    name = wish.recipe.weights if wish.kind == EVAL else wish.recipe.init
+    if name is not None and wish.checkpoint is None:
+        yield Step("Fetch the weights", ("weights", "get", name, "--into", str(wish.weights_dir)))
+
+
+def _train(wish: Wish) -> Iterator[str]:
+    recipe = wish.recipe
+    yield from ("train", recipe.config, *_where(wish), "--work-dir", str(wish.run_dir))
+    yield from ("--seed", str(wish.seed), "--resume", "auto", "--no-validate", *_gpus(wish))
+    if recipe.init is not None:
+        yield from ("--init-from", str(_file(wish, recipe.init)))
+    if recipe.cfg_options:
+        yield from ("--cfg-options", *recipe.cfg_options)
+
+
+def _eval(wish: Wish) -> Iterator[str]:
+    recipe = wish.recipe
+    yield from ("eval", recipe.config, str(_checkpoint(wish)), *_where(wish), "--split", recipe.split)
+    yield from ("--subset", recipe.subset, "--out", str(wish.page_dir / "eval"), *_gpus(wish))
+
+
+def _checkpoint(wish: Wish) -> Path:
+    if wish.checkpoint is not None:
+        return wish.checkpoint
+    return _file(wish, str(wish.recipe.weights)) if wish.kind == EVAL else wish.run_dir / "latest.pth"
+
+
+def _file(wish: Wish, name: str) -> Path:
+    from bevrepro.drive.weights import weights
+
+    return wish.weights_dir / weights(name).file
+
+
+def _where(wish: Wish) -> tuple[str, ...]:
+    roots = [part for root in wish.roots for part in ("--data-root", str(root))]
+    return (*roots, "--infos", str(wish.infos_dir))
+
+
+def _gpus(wish: Wish) -> tuple[str, ...]:
+    return () if wish.gpus is None else ("--gpus", str(wish.gpus))
+
+
+def run_reproduction(wish: Wish, invoke: Invoke, voice: Voice) -> Verdict:
+    """Run what is not done yet and judge. Raises what a command raises; a checkpoint that does not load is
+    part of the verdict, not an error.
+    """
+    check(wish)
+    state = _enter(wish)
+    refused, asked = None, list(commands_of(wish))
+    for number, (name, step) in enumerate(asked, start=1):
+        if name in ("weights", "train", "eval") and (stop := _stop(wish)) is not None:
+            return _finish(wish, stop, voice)
+        if name in state.done:
+            continue
+        voice.step(number, len(asked), step)
+        try:
+            state.commands.append(_run(step, invoke))
+        except CheckpointError as error:
+            if name != "eval":
+                raise
+            refused = error.seen
+        last = number == len(asked) or asked[number][0] != name
+        if last and refused is None:
+            state.done.append(name)
+        _keep(wish, state)
+    known = evidence.gather(wish.recipe, wish.page_dir / "eval", wish.run_dir, wish.infos_dir)
+    known = replace(known, refused=refused, found=(*known.found, *_of_file(wish, refused)))
+    return _finish(wish, judge(wish.recipe, wish.kind, known), voice)
+
+
+def _of_file(wish: Wish, refused: str | None) -> tuple[Finding, ...]:
+    """What the doctor says about a checkpoint that did not load."""
+    from bevrepro.doctor.ckpt import examine_ckpt
+
+    return examine_ckpt(_checkpoint(wish)) if refused else ()
+
+
+def _stop(wish: Wish) -> Verdict | None:
+    """The verdict where the data alone says that the result will be another one."""
+    known = evidence.gather(wish.recipe, None, None, wish.infos_dir)
+    verdict = judge(wish.recipe, wish.kind, replace(known, stopped="the data would give another result"))
+    bad = [cause for cause in verdict.causes if cause.where == "data" and _fails(cause, known.found)]
+    return None if wish.anyway or not bad else replace(verdict, causes=tuple(bad))
+
+
+def _fails(cause: Cause, found: tuple[Finding, ...] | Any) -> bool:
+    warned = [each.seen for each in found if each.severity is not Severity.FAIL]
+    return cause.seen not in warned
+
+
+def _finish(wish: Wish, verdict: Verdict, voice: Voice) -> Verdict:
+    """Write verdict.json and the report beside it."""
+    from bevrepro.drive.report import write_report
+
+    text = json.dumps({**asdict(verdict), "passed": verdict.passed}, indent=2) + "\n"
+    atomic_write_text(wish.work_dir / VERDICT, text)
+    if wish.page_dir != wish.work_dir:
+        atomic_write_text(wish.page_dir / VERDICT, text)
+    try:
+        voice.say(f"Report: {write_report(wish.page_dir, wish.work_dir / 'report.html')}")
+    except UserError as error:  # nothing was run yet
+        voice.say(f"No report: {error.seen}")
+    return verdict
+
+
+def _enter(wish: Wish) -> State:
+    """The state of the folder: refused where it belongs to another recipe, cut back for --from."""
+    path = wish.work_dir / STATE
+    if not path.is_file():
+        wish.work_dir.mkdir(parents=True, exist_ok=True)
+        done = list(STEPS[: STEPS.index(wish.start)]) if wish.start else []
+        return State(wish.recipe.id, wish.kind, done)
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if (held.get("recipe"), held.get("kind")) != (wish.recipe.id, wish.kind):
+        raise ConfigError(
+            f"{wish.work_dir} holds a reproduction of {held.get('recipe')} ({held.get('kind')})",
+            "Two of them in one folder would overwrite each other's results.",
+            "Name another --work-dir.",
+        )
+    done = [str(name) for name in held.get("done", ())]
+    if wish.start:
+        done = list(STEPS[: STEPS.index(wish.start)])
+    return State(wish.recipe.id, wish.kind, done, list(held.get("commands", ())))
+
+
+def _keep(wish: Wish, state: State) -> None:
+    atomic_write_text(wish.work_dir / STATE, json.dumps(asdict(state), indent=1) + "\n")
+    ran = {"commands": state.commands}
+    atomic_write_text(wish.page_dir / "commands.json", json.dumps(ran, indent=1) + "\n")
+
+
+def _run(step: Step, invoke: Invoke) -> dict[str, Any]:
+    started_s = time.monotonic()
+    code = invoke(list(step.argv))
+    if code and not (step.may_find and code == 1):
+        failure = UserError(
+            f"`{step.text}` ended with exit code {code}", do="Run it alone; what it printed is above."
+        )
+        failure.exit_code = code
+        raise failure
+    return {"text": step.text, "seconds": round(time.monotonic() - started_s, 2), "exit_code": code}
