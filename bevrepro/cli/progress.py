@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from bevrepro.drive.launch import Event, OnEvent
@@ -59,17 +60,19 @@ def _rich_bars(title: str) -> Iterator[OnEvent]:
 
 
 class _PlainLines:
-    """A line at the start and the end of a task and every ten seconds between."""
+    """A line at the start and the end of a task and every ten seconds between, with the time left."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self._last_s: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
 
     def __call__(self, event: Event) -> None:
         if event["event"] == "note":
             print(event["text"], file=sys.stderr)
         elif event["event"] == "progress" and self._due(event):
             text = f"{event['task']} {event['done']}/{event['total']} {event.get('text', '')}".rstrip()
+            text += self._eta(event)
             print(text, file=sys.stderr, flush=True)
 
     def _due(self, event: Event) -> bool:
@@ -79,3 +82,16 @@ class _PlainLines:
             self._last_s[name] = now_s
             return True
         return False
+
+    def _eta(self, event: Event) -> str:
+        """`  eta 1:02:03` from the pace since the task's first event; nothing at its ends."""
+        name, now_s, done, total = (
+            str(event["task"]),
+            time.monotonic(),
+            int(event["done"]),
+            int(event["total"]),
+        )
+        start_s, first = self._first.setdefault(name, (now_s, done))
+        if done <= first or done >= total:
+            return ""
+        return f"  eta {timedelta(seconds=round((now_s - start_s) / (done - first) * (total - done)))}"

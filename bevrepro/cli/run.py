@@ -1,11 +1,11 @@
-"""`bevrepro train, eval, viz, report, demo`: from data to a page with numbers and pictures."""
+"""`bevrepro train, submit, eval, viz, report, demo`: from data to a page with numbers and pictures."""
 
 from typer import Typer
 
-from bevrepro.cli import demo, evaluate, report, train, viz
+from bevrepro.cli import demo, evaluate, report, submit, train, viz
 
 
 def register(app: Typer) -> None:
     """Add the commands."""
-    for command in (train, evaluate, viz, report, demo):
+    for command in (train, submit, evaluate, viz, report, demo):
         command.register(app)

@@ -1,5 +1,7 @@
 """`bevrepro train`: teach a configuration, and go on after a stop."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +45,40 @@ def train(
     allow_partial_init: Annotated[
         bool, Option("--allow-partial-init", help="Start although the file does not fit as a whole.")
     ] = False,
-    no_validate: Annotated[bool, Option("--no-validate", help="Do not remind of the evaluation.")] = False,
+    validate_every: Annotated[
+        int | None,
+        Option(
+            "--validate-every",
+            min=1,
+            metavar="N",
+            help="Evaluate on the val infos every N epochs (steps, at checkpoints, of a recipe of steps).",
+        ),
+    ] = None,
+    no_validate: Annotated[bool, Option("--no-validate", help="Neither evaluate nor remind of it.")] = False,
+    keep_last: Annotated[
+        int | None,
+        Option(
+            "--keep-last",
+            min=0,
+            metavar="K",
+            help="Delete older checkpoints; 0 keeps all. [default: all epochs; 5 of a recipe of steps]",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Option(
+            "--workers",
+            min=0,
+            help="Processes that read images; the result is the same. [default: 4 on GPUs]",
+        ),
+    ] = None,
+    amp: Annotated[
+        str | None,
+        Option("--amp", metavar="bf16|fp16|off", help="Mixed precision. [default: what the recipe says]"),
+    ] = None,
+    profile: Annotated[
+        bool, Option("--profile", help="Trace a few steps into the work folder's profile/.")
+    ] = False,
     deterministic: Annotated[
         bool, Option("--deterministic", help="Only kernels that repeat bit for bit.")
     ] = False,
@@ -63,14 +98,23 @@ def train(
     rendezvous: Annotated[
         str | None, Option("--rendezvous", metavar="HOST:PORT", help="Where several machines meet.")
     ] = None,
+    rank_timeout: Annotated[
+        float | None,
+        Option("--rank-timeout", min=1, metavar="SECONDS", help="How long processes wait for each other."),
+    ] = None,
+    print_launch: Annotated[
+        str | None,
+        Option("--print-launch", metavar="vscode", help="Print a debugger's launch file and run nothing."),
+    ] = None,
     launcher: Annotated[str, Option("--launcher", help="none or pytorch; others are refused.")] = "none",
     as_json: Json = False,
 ) -> None:
     """Train a configuration on prepared frames. Ctrl-C saves; --resume auto goes on exactly.
 
-    Leaves config.json, a log, checkpoints, latest.pth and run.json in the work folder.
+    Leaves config.json, a log, checkpoints, latest.pth and run.json in the work folder. With --debug
+    everything runs in one process, as a debugger likes it.
     """
-    from bevrepro.drive.processes import of_run
+    from bevrepro.drive.processes import ALONE, of_run
 
     _check_launcher(launcher)
     if resume is not None and resume.startswith("-"):
@@ -79,14 +123,29 @@ def train(
         raise BadParameter("--resume-from goes on with a run, --init-from begins one: give one of them")
     if allow_partial_init and not init_from:
         raise BadParameter("--allow-partial-init is about the file of --init-from")
+    if amp not in (None, "bf16", "fp16", "off"):
+        raise BadParameter(f"--amp {amp}: it is bf16, fp16 or off")
+    started = of_run(gpus, processes, nodes, rendezvous)
+    if print_launch or os.environ.get("BEVREPRO_DEBUG") == "1":
+        if started.count > 1:
+            print("For the debugger: one process, its ranks one after another", file=sys.stderr)
+        started, workers = ALONE, workers or 0
+        gpus = gpus and 1
     argv: list[Any] = [config, *data(data_root, infos)]
     argv += ["--work-dir", work_dir or Path("work_dirs") / Path(config).stem]
     argv += common(gpus, cfg_options, context)
     argv += given("--seed", seed) + given("--resume-from", resume_from) + given("--resume", resume)
     argv += given("--init-from", init_from) + ["--allow-partial-init"] * allow_partial_init
     argv += ["--no-validate"] * no_validate + ["--deterministic"] * deterministic
-    argv += given("--emulate-gpus", emulate_gpus)
-    result = run_verb("train", argv, of_run(gpus, processes, nodes, rendezvous))
+    argv += given("--emulate-gpus", emulate_gpus) + given("--keep-last", keep_last)
+    argv += given("--workers", workers) + given("--amp", amp) + ["--profile"] * profile
+    argv += given("--validate-every", validate_every) + given("--rank-timeout", rank_timeout)
+    if print_launch:
+        from bevrepro.drive.editor import launch_file
+
+        print(launch_file(print_launch, "train", argv, Path.cwd()), end="")
+        return
+    result = run_verb("train", argv, started)
     if as_json:
         print_json(result)
         return

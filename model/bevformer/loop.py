@@ -35,7 +35,10 @@ class Interrupted(UserError):
 
 
 class StopSignal:
-    """While in the block, SIGINT and SIGTERM only ask for a stop; a second SIGINT later stops at once."""
+    """While in the block, SIGINT and SIGTERM only ask for a stop; a second SIGINT later stops at once.
+
+    A second SIGTERM does not: a cluster sends it to every process, and torchrun passes it on once more.
+    """
 
     SECOND_S = 1.5  # a terminal and the parent may both deliver the same Ctrl-C
 
@@ -55,7 +58,8 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.number is not None and time.monotonic() - self._at_s > self.SECOND_S:
+        again = self.number is not None and time.monotonic() - self._at_s > self.SECOND_S
+        if again and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.number is None:
             self.number, self._at_s = int(number), time.monotonic()
