@@ -222,17 +222,34 @@ def _append(wanted: Weights, url: str, part: Path, on_event: OnEvent) -> bool:
     with opened(url, headers) as response:
         resumed = getattr(response, "status", None) == 206 and _starts_at(response, have)
         total = _length(response, have if resumed else 0)
+        if wanted.size not in (None, total or wanted.size):
+            raise _other(wanted, url, f"{total} bytes")
         _write_tag(part, response)
-        done = _copy(wanted.file, response, part, have if resumed else 0, total or wanted.size, on_event)
-    return total is None and wanted.size in (None, done) or done == total
+        done = _copy(wanted, response, part, have if resumed else 0, total or wanted.size, on_event)
+    if wanted.size is not None and done > wanted.size:
+        _forget(part)
+        raise _other(wanted, url, f"more than {wanted.size} bytes")
+    return done == (total or wanted.size or done)
 
 
-def _copy(name: str, response: IO[bytes], part: Path, done: int, total: int | None, on_event: OnEvent) -> int:
+def _other(wanted: Weights, url: str, found: str) -> CheckpointError:
+    return CheckpointError(
+        f"{plain(url)} has {found}, {wanted.file} has {wanted.size}",
+        "It is another file. Nothing of it is kept.",
+        "Name a mirror with --mirror URL_OR_FOLDER.",
+    )
+
+
+def _copy(
+    wanted: Weights, response: IO[bytes], part: Path, done: int, total: int | None, on_event: OnEvent
+) -> int:
     with open(part, "ab" if done else "wb") as file:
         for piece in _pieces(response):
             file.write(piece)
             done += len(piece)
-            on_event(progress(name, done, total or done))
+            on_event(progress(wanted.file, done, total or done))
+            if wanted.size is not None and done > wanted.size:  # a file without end fills no disk
+                break
         file.flush()
         os.fsync(file.fileno())
     return done

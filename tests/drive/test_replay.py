@@ -1,0 +1,137 @@
+"""A recorded run, once more: what is taken from it, and when two logs are the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bevrepro import cli
+from bevrepro.core.errors import DataError
+from bevrepro.drive import replay as module
+from bevrepro.drive.launch import Event
+from bevrepro.drive.replay import differing, judge, reach, replay, train_argv
+
+
+def line(step, loss=3.0, **more):
+    return {
+        "mode": "train",
+        "epoch": 1,
+        "iter": step,
+        "step": step,
+        "lr": 1e-3,
+        "loss": loss,
+        "time": 0.1,
+        **more,
+    }
+
+
+def session(**host):
+    words = ["python", "-m", "bevformer", "train", "bevformer_micro", "--data-root", "a", "--data-root", "b",
+             "--infos", "i", "--work-dir", "w", "--gpus", "0", "--deterministic", "--resume", "auto",
+             "--init-from", "r50.pth", "--cfg-options", "schedule.max_steps=5"]  # fmt: skip
+    return {"command": words, "host": {"cpu": "x", "threads": 1, **host}, "versions": {"torch": "2.13"}}
+
+
+RUN = {
+    "config": {"name": "m"},
+    "seed": 3,
+    "ranks": {"world": 8},
+    "infos_digest": "aa",
+    "sessions": [session()],
+}
+
+
+def test_the_command_is_taken_over_with_the_records_settings():
+    argv = train_argv(RUN, Path("/s"), [], None, None)
+    assert argv[:5] == ["/s/config.json", "--data-root", "a", "--data-root", "b"]
+    text = " ".join(argv)
+    for words in ("--infos i", "--work-dir /s/work", "--seed 3", "--gpus 0", "--emulate-gpus 8",
+                  "--deterministic", "--init-from r50.pth", "--no-validate"):  # fmt: skip
+        assert words in text
+    assert "--resume" not in text and "--cfg-options" not in text  # it starts afresh; config.json holds them
+
+
+def test_paths_of_this_machine_take_their_place():
+    text = " ".join(train_argv(RUN, Path("/s"), ["/here"], Path("/infos"), 1))
+    assert "--data-root /here --infos /infos" in text and "--gpus 1" in text and "--data-root a" not in text
+
+
+@pytest.mark.parametrize("wanted, step", [(1, 10), (10, 10), (11, 20), (99, 20)])
+def test_whole_lines_are_compared(wanted, step):
+    assert reach([line(10), line(20)], wanted) == step
+
+
+@pytest.mark.parametrize(
+    "loss, differs, word, step",
+    [
+        (3.0, (), "equal", None),
+        (3.000001, (), "parts", 20),
+        (3.000001, ("threads: 1 then, 2 now",), "within tolerance", None),
+        (3.2, ("threads: 1 then, 2 now",), "parts", 20),
+        (float("nan"), ("x",), "parts", 20),
+    ],
+)
+def test_the_promise_depends_on_the_machine(loss, differs, word, step):
+    found = judge([line(10), line(20)], [line(10, time=9.9), line(20, loss), line(30)], differs, 20)
+    assert (found.word, found.step) == (word, step)
+    assert found.first == (11 if step else None) and found.quantity == ("loss" if step else None)
+
+
+def test_a_term_that_only_one_has_is_a_difference():
+    assert judge([line(10)], [line(10, loss_cls=1.0)], (), 10).quantity == "loss_cls"
+
+
+def test_nothing_in_common_is_an_error():
+    with pytest.raises(DataError, match="no logged step in common"):
+        judge([line(50)], [line(10)], (), 10)
+
+
+def test_what_the_bits_depend_on_is_compared():
+    other = {**RUN, "sessions": [session(cpu="y")], "ranks": {"world": 8, "processes": 2}}
+    assert differing(RUN, other) == ("cpu: x then, y now", "processes: 1 then, 2 now")
+    assert differing(RUN, RUN) == ()
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A work folder, and a train that logs what it is told to."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(RUN))
+    (folder / "x.log.json").write_text(json.dumps(line(10)) + '\n{"mode": "tr')
+    made = {"loss": 3.0, "run": RUN}
+
+    def train(verb, argv, *, on_event):
+        work = Path(argv[argv.index("--work-dir") + 1])
+        assert json.loads(Path(argv[0]).read_text()) == RUN["config"]
+        work.mkdir()
+        (work / "run.json").write_text(json.dumps(made["run"]))
+        for done in range(40):
+            if done == 10:
+                (work / "y.log.json").write_text(json.dumps(line(10, made["loss"])))
+            event: Event = {"event": "progress", "task": "train", "done": done, "total": 400}
+            on_event(event)
+        raise AssertionError("it was not stopped")
+
+    monkeypatch.setattr(module, "run_model", train)
+    return folder, made
+
+
+def test_training_is_stopped_after_the_step(recorded, capsys):
+    assert replay(recorded[0], 5).word == "equal"
+    recorded[1]["loss"] = 2.0
+    assert cli.main(["replay", str(recorded[0] / "run.json"), "--steps", "5"]) == 1
+    assert "parts at step 10 (the line of steps 1 to 10): loss 3.0 then, 2.0 now" in capsys.readouterr().out
+
+
+def test_other_data_is_refused(recorded):
+    recorded[1]["run"] = {**RUN, "infos_digest": "bb"}
+    with pytest.raises(DataError, match="the frames differ"):
+        replay(recorded[0], 5)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"config": {}, "sessions": [{"command": ["eval"]}]}', "[1]"])
+def test_what_is_no_run_record_is_said_to_be_none(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(DataError, match=r"no run\.json of a training"):
+        replay(tmp_path)
