@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument(
         "--times", type=int, default=1, help="repetitions; the fastest is reported, all are listed"
     )
+    parser.add_argument("--note", default="", help="what else ran on the machine, kept in the report")
     args = parser.parse_args()
     out = args.scratch / "infos"
     runs = []
@@ -135,6 +136,7 @@ def main() -> None:
     digests = {one for found in loads.values() for one in found.pop("digests")}
     best = min(runs, key=lambda run: run["seconds"])
     report = dict(
+        note=args.note,
         machine=dict(
             cpus=len(os.sched_getaffinity(0)), cpu=platform.processor(), python=platform.python_version()
         ),
@@ -142,7 +144,7 @@ def main() -> None:
             one.name: one.stat().st_size for one in sorted((args.scratch / "tables/v1.0-trainval").iterdir())
         },
         prepare=best,
-        all_runs_seconds=[run["seconds"] for run in runs],
+        all_runs=[{key: run[key] for key in ("seconds", "cpu_seconds", "load_before")} for run in runs],
         load=loads,
         load_ratio=round(loads["pickle"]["load_s"] / loads["twin"]["load_s"], 1),
         same_bytes=len(digests) == 1,
