@@ -90,6 +90,7 @@ class Training:
     ranks: Ranks = ALONE
     device: torch.device = torch.device("cpu")
     workers: int = 0
+    start: str = ""  # the checkpoint that it goes on from
 
     def save(self, saver: Saver, done: int) -> str:
         return saver.save(done, self.model, self.optimizer, self.scale.state())
@@ -197,7 +198,7 @@ def _steps(
     clock: Callable[[], float],
     stop: StopSignal,
 ) -> Outcome:
-    path, total, schedule = saver.path(job.first_step), job.total, job.schedule
+    path, total, schedule = job.start or saver.path(job.first_step), job.total, job.schedule
     terms: Dict[str, float] = {}
     times_s: List[float] = []
     for step in range(job.first_step, total):

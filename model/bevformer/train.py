@@ -182,11 +182,6 @@ def _validator(args: argparse.Namespace, config: Config) -> Optional[Validator]:
         return None
     folder = args.infos if os.path.isdir(args.infos) else os.path.dirname(os.path.abspath(args.infos))
     words = ["--infos", infos_path(folder, "val"), "--gpus", str(min(args.gpus, 1))]
-    if not os.path.isfile(words[1]):
-        raise DataError(
-            "--validate-every needs %s, which is not there" % words[1],
-            do="Make it with `bevrepro data prepare`, or leave --validate-every out.",
-        )
     for root in args.data_root:
         words += ["--data-root", root]
     return Validator(args.validate_every, words, not config.schedule.max_steps)
@@ -281,7 +276,18 @@ def run(
     schedule = config.schedule
     total = schedule.max_steps or schedule.max_epochs * order.steps_per_epoch
     job = Training(
-        model, optimizer, dataset, order, schedule, first_step, total, scale, ranks, device, options.workers
+        model,
+        optimizer,
+        dataset,
+        order,
+        schedule,
+        first_step,
+        total,
+        scale,
+        ranks,
+        device,
+        workers=options.workers,
+        start=options.resume if options.resume not in (None, "auto") else "",
     )
     return _train(config, options, job, talk, init, validator)
 
@@ -355,8 +361,10 @@ def _train(
             return
         found = validator.run(done, path, talk, ranks)
         keeper.add_validation(found)
-        lr = job.schedule.lr * lr_factor(job.schedule, done - 1, order.steps_per_epoch)
-        log.validated(done, lr, scores_of(found.get("metrics") or {}))
+        scores = scores_of(found.get("metrics") or {})
+        if scores:
+            lr = job.schedule.lr * lr_factor(job.schedule, done - 1, order.steps_per_epoch)
+            log.validated(done, lr, scores)
 
     try:
         _log_header(log, config, options, job)
