@@ -5,6 +5,7 @@ reproduce.json, so the same command goes on where it stopped; `start` begins aga
 """
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -212,6 +213,7 @@ def _finish(wish: Wish, verdict: Verdict, voice: Voice) -> Verdict:
     """Write verdict.json and the report beside it."""
     from bevrepro.drive.report import write_report
 
+    verdict = replace(verdict, next=_filled(wish, verdict.next))
     text = json.dumps({**asdict(verdict), "passed": verdict.passed}, indent=2) + "\n"
     atomic_write_text(wish.work_dir / VERDICT, text)
     if wish.page_dir != wish.work_dir:
@@ -221,6 +223,14 @@ def _finish(wish: Wish, verdict: Verdict, voice: Voice) -> Verdict:
     except UserError as error:  # nothing was run yet
         voice.say(f"No report: {error.seen}")
     return verdict
+
+
+def _filled(wish: Wish, command: str) -> str:
+    """With this reproduction's paths in place of words like FILE."""
+    data = shlex.join(map(str, wish.roots))
+    known = {"DATA": data, "ROOT": data, "INFOS": str(wish.infos_dir), "CONFIG": wish.recipe.config}
+    known |= {"FILE": str(_checkpoint(wish)), "CKPT": str(_checkpoint(wish))}
+    return " ".join(known.get(word, word) for word in command.split(" "))
 
 
 def _enter(wish: Wish) -> State:

@@ -50,7 +50,6 @@ class Evidence:
     run: Mapping[str, Any] | None = None
     score: Mapping[str, Any] | None = None
     found: Sequence[Finding] = ()
-    notes: Sequence[str] = ()
     refused: str | None = None
     frames: Mapping[str, int | None] = field(default_factory=dict)  # in the infos, by split
     stopped: str | None = None  # why it was not run to its end
@@ -70,7 +69,6 @@ class Verdict:
     wanted_nds: Band | None = None
     causes: tuple[Cause, ...] = ()
     next: str = ""
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def passed(self) -> bool:
@@ -82,7 +80,8 @@ def judge(recipe: Recipe, kind: str, evidence: Evidence) -> Verdict:
     causes = causes_of(recipe, kind, evidence)
     metrics = evidence.metrics
     if metrics is None or metrics.map is None or metrics.nds is None:
-        what = evidence.refused or evidence.stopped or (metrics.broken if metrics is not None else None)
+        what = "the checkpoint does not load" if evidence.refused else evidence.stopped
+        what = what or (metrics.broken if metrics is not None else None)
         sentence = f"there are no metrics to compare{f': {what}' if what else ''}"
         return _verdict(recipe, kind, STOPPED, sentence, causes, evidence)
     maps, nds, said = _wanted(recipe, kind, evidence)
@@ -176,7 +175,6 @@ def _verdict(
         nds,
         kept,
         "" if word == PASS else _next(recipe, word, kept),
-        tuple(evidence.notes),
     )
 
 
@@ -193,11 +191,14 @@ def _next(recipe: Recipe, word: str, causes: Sequence[Cause]) -> str:
 
 def causes_of(recipe: Recipe, kind: str, evidence: Evidence) -> tuple[Cause, ...]:
     """What is recorded first, then what is inferred from the numbers; one of each name."""
-    found = [*_of_checkpoint(evidence), *_of_findings(evidence.found), *_of_frames(recipe, evidence.frames)]
+    found = [
+        *_of_checkpoint(evidence),
+        *_of_findings(evidence.found),
+        *_of_frames(recipe, kind, evidence.frames),
+    ]
     if kind == TRAIN:
         found += _of_run(recipe, evidence.run)
-    found += [*_of_score(recipe, evidence.score), *_of_notes(evidence.notes)]
-    found += _of_metrics(recipe, evidence.metrics)
+    found += [*_of_score(recipe, evidence.score), *_of_metrics(recipe, evidence.metrics)]
     first: dict[str, Cause] = {}
     for cause in found:
         first.setdefault(cause.name, cause)
@@ -222,10 +223,10 @@ def _of_findings(found: Sequence[Finding]) -> Iterator[Cause]:
             yield Cause("weights that do not belong to the model", each.seen, "checkpoint", command)
 
 
-def _of_frames(recipe: Recipe, frames: Mapping[str, int | None]) -> Iterator[Cause]:
+def _of_frames(recipe: Recipe, kind: str, frames: Mapping[str, int | None]) -> Iterator[Cause]:
     for split, wanted in zip(("train", "val"), recipe.infos or ()):
-        there = frames.get(split)
-        if there is not None and there != wanted:
+        there, needed = frames.get(split), kind == TRAIN or split == recipe.split
+        if needed and there is not None and there != wanted:
             yield Cause("incomplete data", f"the infos of {split} hold {there} frames instead of {wanted}",
                         "data", "bevrepro data verify DATA")  # fmt: skip
 
@@ -293,14 +294,6 @@ def _of_score(recipe: Recipe, score: Mapping[str, Any] | None) -> Iterator[Cause
     split, wanted = (score or {}).get("split"), recipe.split
     if isinstance(split, str) and split.startswith("mini_") and not recipe.synth:
         yield Cause("another split", f"scored on {split}, published for {wanted}", "eval.json")
-
-
-def _of_notes(notes: Sequence[str]) -> Iterator[Cause]:
-    for note in notes:
-        if "the history was dropped" in note:
-            yield Cause(
-                "history lost", note, "eval.json", "bevrepro data prepare --data-root DATA --out INFOS"
-            )
 
 
 def _of_metrics(recipe: Recipe, metrics: Metrics | None) -> Iterator[Cause]:

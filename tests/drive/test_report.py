@@ -126,6 +126,32 @@ def test_names_are_escaped(work):
     assert "<script>alert" not in render(report.collect(work))
 
 
+def test_the_verdict_stands_on_the_page_with_its_cause_and_the_next_command(work):
+    cause = {"name": "box convention", "seen": "mASE <0.71>", "where": "metrics", "sure": False}
+    verdict = {"recipe": "bevformer_tiny", "kind": "eval-verified", "word": "below", "passed": False,
+               "sentence": "below it", "map": 0.252, "nds": 0.256, "wanted_map": [0.251, 0.253],
+               "wanted_nds": None, "causes": [cause], "next": "bevrepro data prepare"}  # fmt: skip
+    (work / "verdict.json").write_text(json.dumps(verdict))
+    text = render(report.collect(work))
+    for words in (
+        "BELOW",
+        "0.2510 to 0.2530",
+        "box convention",
+        "mASE &lt;0.71&gt;",
+        "bevrepro data prepare",
+    ):
+        assert words in text
+    (work / "verdict.json").write_text("{}")
+    assert "<h2>Verdict</h2>" in render(report.collect(work))
+
+
+def test_another_run_is_laid_over_this_one(work, tmp_path):
+    lines = [{"mode": "train", "step": step, "iter": step, "loss": 51.0 / step} for step in (10, 20, 30)]
+    (tmp_path / "other.log.json").write_text("\n".join(map(json.dumps, lines)))
+    page = report.write_report(work, against=tmp_path / "other.log.json").read_text()
+    assert "Compared step by step" in page and "parts first at" in page
+
+
 def test_broken_parts_are_named_and_the_rest_shown(work):
     (work / "viz" / "trained" / "half.png").write_bytes(png()[:30])
     (work / "eval" / "after" / "eval.json").write_text('{"labelled": ')
