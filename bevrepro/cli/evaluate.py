@@ -27,15 +27,25 @@ def evaluate(
         bool,
         Option("--describe", help="Say what CONFIG is - parameters, keys, sizes, memory - and run nothing."),
     ] = False,
-    split: Annotated[str, Option("--split", metavar="train|val", help="Which file of --infos.")] = "val",
+    results: Annotated[
+        Path | None,
+        Option("--results", help="Score this results file, of any tool, instead of running CKPT."),
+    ] = None,
+    split: Annotated[str, Option("--split", metavar="train|val|test", help="Which file of --infos.")] = "val",
     subset: Annotated[
         list[str] | None,
         Option("--subset", metavar="all|labelled|between", help="What to score; may be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, Option("--out", help="Folder for the results. [default: eval beside CKPT]")
+        Path | None, Option("--out", help="Folder for the results. [default: eval beside CKPT or FILE]")
     ] = None,
-    format_only: Annotated[bool, Option("--format-only", help="Write the results, score nothing.")] = False,
+    format_only: Annotated[
+        bool,
+        Option(
+            "--format-only",
+            help="Write what the test server takes, score nothing; with --results check it for that.",
+        ),
+    ] = False,
     metric: Annotated[str, Option("--eval", metavar="bbox", help="What to evaluate; always bbox.")] = "bbox",
     gpus: Gpus = None,
     processes: Annotated[
@@ -64,9 +74,10 @@ def evaluate(
     if describe:
         _describe(context, config, checkpoint, cfg_options, as_json)
         return
-    if checkpoint is None or infos is None:
-        raise BadParameter("CKPT and --infos are needed, except with --describe")
-    argv: list[Any] = [config, checkpoint, *data(data_root, infos), "--split", split, "--eval", metric]
+    if infos is None or (checkpoint is None) == (results is None):
+        raise BadParameter("--infos and CKPT (or --results FILE) are needed, except with --describe")
+    argv: list[Any] = [config, *([] if checkpoint is None else [checkpoint]), *given("--results", results)]
+    argv += [*data(data_root, infos), "--split", split, "--eval", metric]
     for name in subset or []:
         argv += ["--subset", name]
     argv += given("--out", out) + given("--workers", workers) + given("--limit", limit)

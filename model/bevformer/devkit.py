@@ -5,16 +5,15 @@ A subset of frames is scored by showing the devkit ground truth and predictions 
 
 import contextlib
 import io
-import json
 import math
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .data.store import Store
 from .errors import DataError, UserError
-from .results import CLASS_RANGE_M, read_results
+from .results_share import share_out
 from .talk import Talk
 
 if TYPE_CHECKING:
@@ -94,29 +93,74 @@ def score(
     out_dir: str,
     talk: Talk,
 ) -> Dict[str, Any]:
-    """Scores the given samples; returns `summary_of` and leaves metrics_summary.json in `out_dir`.
+    """`score_all` of one set of samples."""
+    return score_all(nusc, results_path, {out_dir: sample_tokens}, split, talk)[out_dir]
 
-    Raises DataError when a sample has no results or there is nothing to compare with.
+
+def score_all(
+    nusc: "StoreNuScenes", results_path: str, subsets: Mapping[str, Sequence[str]], split: str, talk: Talk
+) -> Dict[str, Dict[str, Any]]:
+    """Scores sets of samples, each named by its folder; returns `summary_of` and leaves metrics_summary.json.
+
+    The file is read once, sample by sample, whatever the number of sets; what is held in memory is the
+    devkit's own.  Raises DataError when a sample has no results, the file is not one that the devkit takes,
+    or there is nothing to compare with.
     """
-    meta, results = read_results(results_path)
-    missing = [token for token in sample_tokens if token not in results]
-    if missing:
-        raise DataError(
-            "%s has no entry for %d of %d samples, first %s"
-            % (results_path, len(missing), len(sample_tokens), missing[0]),
-            "A sample without detections still needs an empty list; a missing one was not evaluated.",
-            "Evaluate again, on the whole split.",
+    views = {folder: nusc.restricted_to(tokens) for folder, tokens in subsets.items()}
+    for view in views.values():
+        check_ground_truth(view)
+    scores: Dict[str, Dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        parts = {folder: stack.enter_context(_scratch(folder)) for folder in subsets}
+        files = share_out(
+            results_path, subsets, parts, lambda found: _check(results_path, subsets, found, nusc)
         )
-    view = nusc.restricted_to(sample_tokens)
-    check_ground_truth(view)
-    scored = {token: results[token] for token in sample_tokens}
-    if not any(scored.values()):
-        talk.note("No sample has a detection within the class ranges: every score is 0.")
-        scored[sample_tokens[0]] = [_placeholder(sample_tokens[0])]
-    os.makedirs(out_dir, exist_ok=True)
-    summary, table = _run_devkit(view, meta, scored, split, out_dir, talk)
-    talk.note(table)
-    return summary_of(summary, len(sample_tokens), split)
+        for folder, tokens in subsets.items():
+            talk.note("Scoring %d frames (%s of %s)" % (len(tokens), os.path.basename(folder), split))
+            path, boxes = files[folder]
+            if not boxes:
+                talk.note("No sample has a detection within the class ranges: every score is 0.")
+            summary, table = _run_devkit(views[folder], path, parts[folder], split, folder, talk)
+            talk.note(table)
+            scores[folder] = summary_of(summary, len(tokens), split)
+    return scores
+
+
+@contextlib.contextmanager
+def _scratch(folder: str) -> Iterator[str]:
+    os.makedirs(folder, exist_ok=True)
+    path = tempfile.mkdtemp(prefix=".scoring-", dir=folder)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _check(path: str, subsets: Mapping[str, Sequence[str]], found: Set[str], nusc: "StoreNuScenes") -> None:
+    """Raises DataError for a file of other samples, or one that lacks some."""
+    strangers = found.difference(row["token"] for row in nusc.sample)
+    for wanted in subsets.values():
+        missing = [token for token in wanted if token not in found]
+        if strangers or len(missing) == len(wanted):
+            raise DataError(
+                "%s is of other samples: %s" % (path, _whose(found, strangers, nusc)),
+                "Of the %d samples to score it has %d." % (len(wanted), len(wanted) - len(missing)),
+                "Give the --split, infos and data that it was made with.",
+            )
+        if missing:
+            raise DataError(
+                "%s has no entry for %d of %d samples, first %s"
+                % (path, len(missing), len(wanted), missing[0]),
+                "A sample without detections still needs an empty list; a missing one was not evaluated.",
+                "Evaluate again, on the whole split.",
+            )
+
+
+def _whose(found: Set[str], strangers: Set[str], nusc: "StoreNuScenes") -> str:
+    if strangers:
+        some = (len(strangers), len(found), nusc.version, min(strangers))
+        return "%d of its %d are not in %s, such as %s" % some
+    return "they are of %s" % split_of(nusc, sorted(found))[0] if found else "it has none"
 
 
 def check_ground_truth(view: "StoreNuScenes") -> None:
@@ -136,40 +180,19 @@ def check_ground_truth(view: "StoreNuScenes") -> None:
     )
 
 
-def _placeholder(sample_token: str) -> Dict[str, Any]:
-    """The devkit raises on a file without any box; this one lies far outside every range and is dropped."""
-    return {
-        "sample_token": sample_token,
-        "translation": [1e9, 1e9, 0.0],
-        "size": [1.0, 1.0, 1.0],
-        "rotation": [1.0, 0.0, 0.0, 0.0],
-        "velocity": [0.0, 0.0],
-        "detection_name": next(iter(CLASS_RANGE_M)),
-        "detection_score": 0.0,
-        "attribute_name": "",
-    }
-
-
 def _run_devkit(
-    view: "StoreNuScenes", meta: Dict[str, Any], scored: Dict[str, Any], split: str, out_dir: str, talk: Talk
+    view: "StoreNuScenes", path: str, scratch: str, split: str, out_dir: str, talk: Talk
 ) -> Tuple[Dict[str, Any], str]:
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.detection.evaluate import DetectionEval
 
-    scratch = tempfile.mkdtemp(prefix=".scoring-", dir=out_dir)
-    try:
-        path = os.path.join(scratch, "results.json")
-        with open(path, "w") as file:
-            json.dump({"meta": meta, "results": scored}, file)
-        with _quiet(talk) as chatter:
-            judge = DetectionEval(
-                view, config_factory("detection_cvpr_2019"), path, split, scratch, verbose=False
-            )
-            summary: Dict[str, Any] = judge.main(plot_examples=0, render_curves=False)
-        for name in ("metrics_details.json", "metrics_summary.json"):
-            os.replace(os.path.join(scratch, name), os.path.join(out_dir, name))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with _quiet(talk) as chatter:
+        judge = DetectionEval(
+            view, config_factory("detection_cvpr_2019"), path, split, scratch, verbose=False
+        )
+        summary: Dict[str, Any] = judge.main(plot_examples=0, render_curves=False)
+    for name in ("metrics_details.json", "metrics_summary.json"):
+        os.replace(os.path.join(scratch, name), os.path.join(out_dir, name))
     text = chatter.getvalue()
     return summary, text[text.index("mAP:") :].rstrip()
 

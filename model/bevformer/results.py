@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Type
 
 import numpy as np
 import torch
@@ -218,27 +218,3 @@ def join_rows(parts: Sequence[str], path: str) -> None:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
-
-
-def read_results(path: str) -> Tuple[Dict[str, Any], Dict[str, List[Dict[str, Any]]]]:
-    """(meta, results by sample token) of a results file.  Raises DataError for anything else."""
-    try:
-        with open(path) as file:
-            data = json.load(file)
-        meta, results = data["meta"], data["results"]
-    except FileNotFoundError:
-        raise DataError(
-            "no results file at %s" % path,
-            do="bevrepro eval CONFIG CHECKPOINT --out DIR writes DIR/results_nusc.json.",
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        what = "%s: %s" % (type(error).__name__, error)
-        raise DataError(
-            "%s is not a nuScenes results file (%s)" % (path, what),
-            "It has to be a JSON object with `meta` and `results`.",
-        ) from None
-    if not isinstance(results, dict):
-        raise DataError(
-            "%s is not a nuScenes results file" % path, "`results` has to map sample tokens to boxes."
-        )
-    return meta, results

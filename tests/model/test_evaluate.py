@@ -206,3 +206,66 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(DiskError, match="cannot make the folder"):
         evaluate.make_folder(str(tmp_path / "out"))
+
+
+def test_upstreams_keys_and_the_speed_with_loading_are_in_the_result(synth, perfect, heard, tmp_path):
+    evaluate.main(arguments(synth, tmp_path), heard)
+    told, entry = heard.results[0], json.loads((tmp_path / "eval.json").read_text())["all"]
+    assert told["pts_bbox_NuScenes/NDS"] == entry["NDS"] and told["pts_bbox_NuScenes/mAP"] == entry["mAP"]
+    speed = entry["speed"]
+    assert (
+        speed["frames_per_second"] == pytest.approx(3 / speed["seconds"], rel=0.5) and speed["processes"] == 1
+    )
+    assert "loading" in speed["timed"]
+
+
+def test_the_devkits_loader_takes_what_format_only_writes(synth, perfect, heard, tmp_path):
+    from nuscenes.eval.common.loaders import load_prediction
+    from nuscenes.eval.detection.data_classes import DetectionBox
+
+    evaluate.main(arguments(synth, tmp_path, "--format-only"), heard)
+    boxes, meta = load_prediction(str(tmp_path / "results_nusc.json"), 500, DetectionBox)
+    assert list(boxes.sample_tokens) == [token for token, _ in perfect.seen] and len(boxes.all) > 30
+    assert set(meta) == {"use_camera", "use_lidar", "use_radar", "use_map", "use_external"}
+
+
+@pytest.fixture
+def written(synth, perfect, heard, tmp_path):
+    """Results of the whole split, and the words that score them."""
+    evaluate.main(arguments(synth, tmp_path / "one", "--format-only"), heard)
+    heard.results.clear()
+    path = tmp_path / "one" / "results_nusc.json"
+    argv = arguments(synth, tmp_path / "two", "--results", str(path))
+    argv.remove("weights.pth")
+    return path, argv
+
+
+def test_a_results_file_is_scored_without_a_checkpoint(written, heard, tmp_path):
+    path, argv = written
+    assert evaluate.main(argv, heard) == 0
+    entry = json.loads((tmp_path / "two" / "eval.json").read_text())["all"]
+    assert entry["mAP"] >= 0.99 and entry["complete"] is True and "speed" not in entry
+    assert evaluate.main([*argv, "--format-only"], heard) == 0
+    assert "is what the test server takes: 3 samples" in heard.notes[-1]
+
+
+def test_results_without_a_sample_or_of_the_other_split_are_refused(written, heard):
+    path, argv = written
+    with pytest.raises(DataError, match="they are of mini_val"):
+        evaluate.main([*argv, "--split", "train"], heard)
+    whole = json.loads(path.read_text())
+    whole["results"].popitem()
+    path.write_text(json.dumps(whole))
+    with pytest.raises(DataError, match="no entry for 1 of 3 samples"):
+        evaluate.main(argv, heard)
+    with pytest.raises(DataError, match="lacks 1 of 3"):
+        evaluate.main([*argv, "--format-only"], heard)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["a.pth", "--results", "r.json"], ["--results", "r.json", "--limit", "2"]]
+)
+def test_a_checkpoint_or_results_have_to_be_given(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        evaluate.parse(["bevformer_micro", *words, "--data-root", "r", "--infos", "i"])
+    assert caught.value.code == 2 and capsys.readouterr().err

@@ -135,20 +135,3 @@ def test_an_interrupted_writer_leaves_the_old_file(tmp_path):
         writer.add("a", [])
         raise KeyboardInterrupt
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_what_was_written_is_read_back(tmp_path):
-    path = str(tmp_path / "r.json")
-    with results.ResultsWriter(path) as writer:
-        writer.add("a", [])
-        writer.add("b", [{"x": 1.5}])
-    assert results.read_results(path) == (results.META, {"a": [], "b": [{"x": 1.5}]})
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"meta": {}}', '{"meta": {}, "results": []}'])
-def test_other_files_are_not_results(tmp_path, text):
-    (tmp_path / "r.json").write_text(text)
-    with pytest.raises(DataError, match="not a nuScenes results file"):
-        results.read_results(str(tmp_path / "r.json"))
-    with pytest.raises(DataError, match="no results file"):
-        results.read_results(str(tmp_path / "none.json"))

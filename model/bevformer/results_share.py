@@ -1,0 +1,83 @@
+"""One results file shared out into files of some of its samples each, in one pass and bounded memory."""
+
+import contextlib
+import json
+import os
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Set, Tuple
+
+from .results import CLASS_RANGE_M
+from .results_read import Results
+
+
+def share_out(
+    path: str,
+    subsets: Mapping[str, Sequence[str]],
+    scratch: Mapping[str, str],
+    check: Callable[[Set[str]], None],
+) -> Dict[str, Tuple[str, int]]:
+    """(a results file that the devkit takes, number of boxes in it) for each subset.
+
+    It is the file itself where that has just these samples, else one in the folder `scratch[name]`.
+    `check` is given all sample tokens that were found and raises what it does not like.
+    Raises DataError for a file that the devkit would refuse.
+    """
+    parts = {name: _Part(os.path.join(scratch[name], "results.json"), set(subsets[name])) for name in subsets}
+    results = Results(path)
+    found: Set[str] = set()
+    with contextlib.ExitStack() as stack:
+        for part in parts.values():
+            stack.enter_context(part)
+        for token, entries in results.samples():
+            found.add(token)
+            for part in parts.values():
+                if token in part.wanted:
+                    part.add(token, entries)
+        check(found)
+        for part in parts.values():
+            part.finish(results.meta)
+    whole = {name: part.boxes > 0 and part.wanted == found for name, part in parts.items()}
+    return {name: (path if whole[name] else part.path, part.boxes) for name, part in parts.items()}
+
+
+class _Part:
+    """A results file of the wanted samples, written as they pass by."""
+
+    def __init__(self, path: str, wanted: Set[str]) -> None:
+        self.path, self.wanted, self.boxes = path, wanted, 0
+        self._comma, self._first = "", ""
+
+    def __enter__(self) -> "_Part":
+        self._file = open(self.path, "w")
+        self._file.write('{"results": {')
+        return self
+
+    def add(self, token: str, entries: List[Dict[str, Any]]) -> None:
+        self._first = self._first or token
+        self._write(token, entries)
+        self.boxes += len(entries)
+
+    def _write(self, token: str, entries: List[Dict[str, Any]]) -> None:
+        self._file.write("%s\n%s: %s" % (self._comma, json.dumps(token), json.dumps(entries)))
+        self._comma = ","
+
+    def finish(self, meta: Dict[str, Any]) -> None:
+        if not self.boxes:  # of a sample that is there twice the last one counts
+            self._write(self._first, [_placeholder(self._first)])
+        self._file.write('\n}, "meta": %s}\n' % json.dumps(meta))
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+
+
+def _placeholder(sample_token: str) -> Dict[str, Any]:
+    """The devkit raises on a file without any box; this one lies far outside every range and is dropped."""
+    return {
+        "sample_token": sample_token,
+        "translation": [1e9, 1e9, 0.0],
+        "size": [1.0, 1.0, 1.0],
+        "rotation": [1.0, 0.0, 0.0, 0.0],
+        "velocity": [0.0, 0.0],
+        "detection_name": next(iter(CLASS_RANGE_M)),
+        "detection_score": 0.0,
+        "attribute_name": "",
+    }
