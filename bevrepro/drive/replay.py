@@ -74,7 +74,13 @@ def replay(
         scratch = Path(folder)
         (scratch / "config.json").write_text(json.dumps(run["config"]), encoding="utf-8")
         argv = train_argv(run, scratch, data_root, infos, gpus)
-        _train(argv, steps, tell)
+        try:
+            _train(argv, steps, tell)
+        except DataError as error:
+            if data_root and infos:
+                raise
+            do = "Name where they are on this machine with --data-root and --infos."
+            raise DataError(error.seen, "run.json has the paths as they were typed then.", do) from error
         again = _object(scratch / "work" / "run.json")
         _require_same_data(run, again)
         return judge(lines, train_lines(scratch / "work"), differing(run, again), steps)

@@ -124,6 +124,16 @@ def test_training_is_stopped_after_the_step(recorded, capsys):
     assert "parts at step 10 (the line of steps 1 to 10): loss 3.0 then, 2.0 now" in capsys.readouterr().out
 
 
+def test_paths_that_are_gone_are_asked_for(recorded, monkeypatch):
+    def train(verb, argv, *, on_event):
+        raise DataError("no such infos file: i")
+
+    monkeypatch.setattr(module, "run_model", train)
+    with pytest.raises(DataError, match="no such infos file") as caught:
+        replay(recorded[0], 5)
+    assert "--data-root and --infos" in caught.value.do
+
+
 def test_other_data_is_refused(recorded):
     recorded[1]["run"] = {**RUN, "infos_digest": "bb"}
     with pytest.raises(DataError, match="the frames differ"):

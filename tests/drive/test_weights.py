@@ -93,6 +93,18 @@ def test_the_next_command_goes_on_where_the_last_gave_up(server, tmp_path):
     assert get(server.wanted, tmp_path).sha256 == SHA256 and server.asked[-1] == "bytes=3000-"
 
 
+def test_what_ctrl_c_left_is_gone_on_with(server, tmp_path):
+    server.cut = [300_000]
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get(server.wanted, tmp_path, on_event=stop)
+    assert (tmp_path / "w.pth.part").is_file() and not (tmp_path / "w.pth").exists()
+    assert get(server.wanted, tmp_path).sha256 == SHA256 and server.asked == [None, "bytes=300000-"]
+
+
 def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     server.ranges, server.cut = False, [1000]
     assert get(server.wanted, tmp_path).sha256 == SHA256
