@@ -167,10 +167,12 @@ def run_reproduction(wish: Wish, invoke: Invoke, voice: Voice) -> Verdict:
     """
     check(wish)
     state = _enter(wish)
-    refused, asked = None, list(commands_of(wish))
+    refused, looked, asked = None, False, list(commands_of(wish))
     for number, (name, step) in enumerate(asked, start=1):
-        if name in ("weights", "train", "eval") and (stop := _stop(wish)) is not None:
-            return _finish(wish, stop, voice)
+        if not looked and name in ("weights", "train", "eval"):
+            looked = True
+            if not wish.anyway and (stop := _stop(wish)) is not None:
+                return _finish(wish, stop, voice)
         if name in state.done:
             continue
         voice.step(number, len(asked), step)
@@ -201,7 +203,7 @@ def _stop(wish: Wish) -> Verdict | None:
     known = evidence.gather(wish.recipe, None, None, wish.infos_dir)
     verdict = judge(wish.recipe, wish.kind, replace(known, stopped="the data would give another result"))
     bad = [cause for cause in verdict.causes if cause.where == "data" and _fails(cause, known.found)]
-    return None if wish.anyway or not bad else replace(verdict, causes=tuple(bad))
+    return replace(verdict, causes=tuple(bad)) if bad else None
 
 
 def _fails(cause: Cause, found: tuple[Finding, ...] | Any) -> bool:
