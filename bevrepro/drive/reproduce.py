@@ -187,15 +187,17 @@ def run_reproduction(wish: Wish, invoke: Invoke, voice: Voice) -> Verdict:
             state.done.append(name)
         _keep(wish, state)
     known = evidence.gather(wish.recipe, wish.page_dir / "eval", wish.run_dir, wish.infos_dir)
-    known = replace(known, refused=refused, found=(*known.found, *_of_file(wish, refused)))
+    if refused is not None:  # what an earlier evaluation left is another checkpoint's
+        found = (*known.found, *_of_file(wish))
+        known = replace(known, refused=refused, found=found, metrics=None, score=None)
     return _finish(wish, judge(wish.recipe, wish.kind, known), voice)
 
 
-def _of_file(wish: Wish, refused: str | None) -> tuple[Finding, ...]:
+def _of_file(wish: Wish) -> tuple[Finding, ...]:
     """What the doctor says about a checkpoint that did not load."""
     from bevrepro.doctor.ckpt import examine_ckpt
 
-    return examine_ckpt(_checkpoint(wish)) if refused else ()
+    return examine_ckpt(_checkpoint(wish))
 
 
 def _stop(wish: Wish) -> Verdict | None:

@@ -123,7 +123,9 @@ def test_data_that_cannot_give_the_result_stops_it_before_training(wish, command
 def test_a_checkpoint_that_does_not_load_becomes_the_verdict(wish, commands, tmp_path):
     (tmp_path / "c.pth").write_bytes(b"x")
     commands.codes["eval"] = CheckpointError("c.pth lacks 138 keys")
+    commands.leave_eval(wish.work_dir / "eval")  # of another checkpoint: not to be judged
     verdict = run(replace(wish, checkpoint=tmp_path / "c.pth"), commands)
+    assert verdict.word == "not reached"
     assert verdict.causes[0].name == "keys that do not match" and "train" not in commands.asked
     assert not verdict.passed and verdict.next
 
