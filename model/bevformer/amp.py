@@ -56,7 +56,25 @@ def choose_precision(asked: Optional[str], schedule: ScheduleConfig, device: tor
         raise ConfigError(
             "--amp bf16, but %s has no bf16" % torch.cuda.get_device_name(device), do="Give --amp fp16."
         )
+    if kind == "bf16" and device.type == "cpu" and not bf16_works_on_cpu():
+        raise ConfigError(
+            "--amp bf16 on the CPU with torch %s" % torch.__version__,
+            "Its autocast stops at the first layer norm.",
+            "Leave --amp out, or use torch 1.12 or later.",
+        )
     return Precision(kind, (schedule.fp16_loss_scale or None) if kind == "fp16" else None)
+
+
+def bf16_works_on_cpu() -> bool:
+    """Whether autocast there takes mixed types to a layer norm, which the oldest torch with bf16 does not."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        try:
+            nn.functional.layer_norm(
+                torch.zeros(1, 2, dtype=torch.bfloat16), (2,), torch.ones(2), torch.zeros(2)
+            )
+        except RuntimeError:
+            return False
+    return True
 
 
 def check_precision(resumed: Optional[Mapping[str, Any]], precision: Precision) -> None:

@@ -55,7 +55,10 @@ def _add(total: Any, value: Any) -> None:
     """Nested dicts and lists; a tensor counts by type, shape and bytes."""
     if torch.is_tensor(value):
         total.update(("%s %s\n" % (value.dtype, tuple(value.shape))).encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        flat = value.detach().cpu().contiguous()
+        if flat.dtype == torch.bfloat16:  # NumPy has none
+            flat = flat.view(torch.int16)
+        total.update(flat.numpy().tobytes())
     elif isinstance(value, Mapping):
         for key in sorted(value, key=str):
             total.update(("%s:\n" % key).encode())

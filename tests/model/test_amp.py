@@ -23,6 +23,7 @@ from bevformer.runstate import Options
 from bevformer.talk import Talk
 
 TINY_FP16 = preset("bevformer_tiny_fp16").schedule
+needs_bf16 = pytest.mark.skipif(not amp.bf16_works_on_cpu(), reason="this torch has no whole bf16 on a CPU")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
@@ -44,6 +45,7 @@ def test_fp16_on_the_cpu_is_refused(tmp_path):
         play(tmp_path, amp="fp16")
 
 
+@needs_bf16
 def test_every_departure_is_in_the_record_with_its_class(tmp_path):
     recipe = replace(SHORT, schedule=replace(SHORT.schedule, fp16_loss_scale=512.0))
     ledgers = []
@@ -60,6 +62,7 @@ def test_every_departure_is_in_the_record_with_its_class(tmp_path):
     ]
 
 
+@needs_bf16
 def test_a_run_goes_on_in_its_own_precision_only(tmp_path):
     play(tmp_path, amp="bf16")
     assert load_checkpoint(str(tmp_path / "latest.pth"))["meta"]["precision"] == "bf16"
@@ -68,6 +71,13 @@ def test_a_run_goes_on_in_its_own_precision_only(tmp_path):
     assert play(tmp_path, resume="auto", amp="bf16")["steps"] == 12
 
 
+def test_a_torch_whose_autocast_stops_half_way_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(amp, "bf16_works_on_cpu", lambda: False)
+    with pytest.raises(ConfigError, match="--amp bf16 on the CPU with torch"):
+        play(tmp_path, amp="bf16")
+
+
+@needs_bf16
 def test_real_model_in_bf16_has_every_gradient_and_nearly_the_same_loss():
     def gradients(kind):
         torch.manual_seed(0)
@@ -85,6 +95,7 @@ def test_real_model_in_bf16_has_every_gradient_and_nearly_the_same_loss():
     }
 
 
+@needs_bf16
 def test_real_model_in_bf16_repeats_bit_for_bit(tmp_path):
     def go(name):
         options, data = Options(str(tmp_path / name), seed=4, amp="bf16"), small_frames.SmallFrames()
