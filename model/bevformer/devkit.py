@@ -9,7 +9,19 @@ import math
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from .data.store import Store
 from .errors import DataError, UserError
@@ -29,8 +41,12 @@ _ERROR_NAMES = {
 }
 
 
-def load_ground_truth(store: Store, version: str, talk: Talk) -> "StoreNuScenes":
-    """The devkit's view of the tables.  Raises DataError, or UserError when the devkit is not installed."""
+def load_ground_truth(
+    store: Store, version: str, talk: Talk, sample_tokens: Optional[Collection[str]] = None
+) -> "StoreNuScenes":
+    """The devkit's view of the tables, with the annotations of the scenes of these samples (None: of all).
+
+    Raises DataError, or UserError when the devkit is not installed."""
     if not store.exists("%s/sample.json" % version):
         found = [name for name in VERSIONS if store.exists("%s/sample.json" % name)]
         raise DataError(
@@ -47,7 +63,7 @@ def load_ground_truth(store: Store, version: str, talk: Talk) -> "StoreNuScenes"
             "Results are scored by its own DetectionEval and nothing else.",
             "Install it in this environment (pip install nuscenes-devkit), or add --format-only.",
         ) from None
-    return StoreNuScenes(store, version)
+    return StoreNuScenes(store, version, sample_tokens)
 
 
 def split_of(nusc: "StoreNuScenes", sample_tokens: Sequence[str]) -> Tuple[str, List[str]]:

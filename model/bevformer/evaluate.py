@@ -219,8 +219,8 @@ class Scoring:
         from . import devkit
 
         self._out, self._subsets, self._limited, self._talk = args.out, args.subset, bool(args.limit), talk
-        self._nusc = devkit.load_ground_truth(store, infos.version, talk)
         tokens = [info["token"] for info in infos.infos]
+        self._nusc = devkit.load_ground_truth(store, infos.version, talk, frozenset(tokens))
         self._split, members = devkit.split_of(self._nusc, tokens)
         if not args.limit and "all" in args.subset and set(tokens) != set(members):
             raise DataError(

@@ -264,6 +264,6 @@ class _Text:
     def _broken(self, what: str, error: str) -> DataError:
         return DataError(
             "%s is cut short or damaged: %s cannot be read (%s)" % (self._path, what, error),
-            "About %d MB of it are whole." % ((self._gone + self._at) >> 20),
+            "About %.1f MB of it are whole." % ((self._gone + self._at) / 1e6),
             AGAIN,
         )

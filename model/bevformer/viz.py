@@ -201,7 +201,7 @@ def of_scene(
     if not frames:
         raise DataError(
             "no scene %s in %s" % (scene, infos_name),
-            "It has %d scenes: %s%s" % (len(have), ", ".join(have[:5]), " ..." if len(have) > 5 else ""),
+            "Its scenes: %s%s" % (", ".join(have[:5]), ", ... (%d)" % len(have) if len(have) > 5 else ""),
             "Name one of these, or give the other --split.",
         )
     return sorted(frames, key=lambda info: info["timestamp"])

@@ -2,12 +2,14 @@ import json
 import os
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bevformer import devkit, results_read
+from bevformer import devkit, devkit_tables, results_read
+from bevformer.data import json_rows
 from bevformer.data.store import open_store
 from bevformer.errors import DataError
 from bevformer.results import ResultsWriter, format_sample
@@ -126,7 +128,19 @@ def test_another_version_is_refused_with_what_is_there(tiny, heard):
 
 @pytest.mark.parametrize(
     "name, text, seen",
-    [("sample", "[{", "sample.json in .* is broken"), ("category", "[]", "do not fit together")],
+    [
+        ("sample", "[{", "sample.json in .* is broken"),
+        ("category", "[]", "do not fit together"),
+        (
+            "sample_annotation",
+            '[{"sample_token": "a"}, {"b',
+            "sample_annotation.json in .* is broken after row 1",
+        ),
+        ("sample_data", '[{"token": "a"}]', "do not fit together: no row or field 'is_key_frame'"),
+        ("sample_data", "[3]", "sample_data.json in .* is broken after row 0"),
+        ("ego_pose", "", "ego_pose.json in .* is broken after row 0"),
+        ("ego_pose", '[{"token": 3 4}' + " " * (48 << 20), "ego_pose.json in .* is broken after row 0"),
+    ],
 )
 def test_broken_tables_are_refused(tiny, heard, tmp_path, name, text, seen):
     shutil.copytree(os.path.join(tiny.root, "v1.0-mini"), tmp_path / "v1.0-mini")
@@ -160,3 +174,27 @@ def test_results_of_other_data_are_refused(tiny, truth, heard, tmp_path):
     path = write(tmp_path / "r.json", [*tiny.val.infos, dict(tiny.val.infos[0], token="stranger")])
     with pytest.raises(DataError, match="1 of its 6 are not in v1.0-mini, such as stranger"):
         devkit.score(truth, path, tokens_of(tiny.val), "mini_val", str(tmp_path / "m"), heard)
+
+
+@pytest.mark.parametrize("block", [13, 1 << 20])
+def test_big_tables_are_read_row_by_row_as_json_reads_them(tiny, heard, monkeypatch, block):
+    whole = json_rows.text_blocks
+    monkeypatch.setattr(devkit_tables, "text_blocks", lambda store, path: whole(store, path, block))
+    truth = devkit.load_ground_truth(open_store([tiny.root]), "v1.0-mini", heard)
+    folder = Path(tiny.root) / "v1.0-mini"
+    for name in ("sample_annotation", "sample_data", "ego_pose"):
+        rows = {row["token"]: row for row in json.loads((folder / (name + ".json")).read_text())}
+        mine = getattr(truth, name)
+        assert mine and all(rows[row["token"]].get(key, row[key]) == row[key] for row in mine for key in row)
+    assert len(truth.sample_annotation) == len(json.loads((folder / "sample_annotation.json").read_text()))
+
+
+def test_annotations_of_other_scenes_are_left_out_and_change_nothing(tiny, truth, heard, tmp_path):
+    tokens = tokens_of(tiny.val)[:1]
+    part = devkit.load_ground_truth(open_store([tiny.root]), "v1.0-mini", heard, frozenset(tokens))
+    assert len(part.sample_annotation) == 30 < len(truth.sample_annotation)  # ten boxes in three frames
+    path = write(tmp_path / "r.json", tiny.val.infos)
+    one, all_ = (
+        devkit.score(nusc, path, tokens, "mini_val", str(tmp_path / "m"), heard) for nusc in (part, truth)
+    )
+    assert one == all_ and one["detail"]["pts_bbox_NuScenes/car_vel_err"] is not None
