@@ -1,6 +1,8 @@
 """Verdicts on recorded results: full-scale metrics files, run records, findings; no model runs."""
 
 import json
+import statistics
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +157,18 @@ def test_a_log_with_the_devkits_table_is_a_result(tmp_path):
     (tmp_path / "x.log").write_text("mAP: 0.2521\nmASE: 0.2700\nmAOE: 0.6500\nNDS: 0.3544\n")
     assert probe_metrics(tmp_path / "x.log").nds == 0.3544
     assert against_table(tmp_path / "x.log", TINY).passed
+
+
+def test_micro_synths_band_is_the_recorded_one():
+    root = Path(__file__).parents[2]
+    made, known = json.loads((root / "benchmarks" / "micro_synth.json").read_text()), recipe("micro_synth")
+    seeds = made["seeds"]
+    assert len(seeds) >= 5 and len({each["weights_digest"] for each in seeds}) == len(seeds)
+    assert known.trainings == tuple((each["map"], each["nds"]) for each in seeds)
+    assert (list(known.map_band), list(known.nds_band)) == (made["band"]["map"], made["band"]["nds"])
+    assert made["steps"] == known.expect["steps"] and made["frames"] == known.expect["frames"]
+    scores = [each["nds"] for each in seeds]  # Student's t, 97.5 %, seven degrees of freedom
+    half = 2.365 * statistics.stdev(scores) * (1 + 1 / len(scores)) ** 0.5
+    assert known.nds_band == pytest.approx(
+        (statistics.mean(scores) - half, statistics.mean(scores) + half), abs=1e-4
+    )
