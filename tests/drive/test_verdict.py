@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bevrepro import cli
 from bevrepro.core.finding import Finding, Severity
 from bevrepro.drive.published import against_table
 from bevrepro.drive.recipes import EVAL, TRAIN, recipe, recipes
@@ -172,3 +173,28 @@ def test_micro_synths_band_is_the_recorded_one():
     assert known.nds_band == pytest.approx(
         (statistics.mean(scores) - half, statistics.mean(scores) + half), abs=1e-4
     )
+
+
+def test_the_table_on_the_command_line(tmp_path, capsys):
+    words = ["compare", str(summary(tmp_path, GOOD)), "bevformer_tiny"]
+    assert cli.main(words) == 0 and capsys.readouterr().out.startswith("PASS: bevformer_tiny, eval-verified")
+    summary(tmp_path, SWAPPED)
+    assert cli.main([*words, "--kind", "train"]) == 1
+    printed = capsys.readouterr().out
+    assert "Looks like: box convention (from metrics)" in printed and "Next: bevrepro doctor data" in printed
+    assert cli.main([*words, "--json"]) == 1 and json.loads(capsys.readouterr().out)["word"] == "below"
+    assert cli.main([*words, "--kind", "both"]) == 6
+    assert cli.main(["compare", str(tmp_path / "none.json"), "bevformer_tiny"]) == 4
+    (tmp_path / "metrics_summary.json").write_text("[]")
+    assert cli.main(words) == 4 and "no metrics_summary" in capsys.readouterr().err
+
+
+def test_a_work_folder_is_judged_as_the_training_that_it_is(tmp_path):
+    folder = tmp_path / "eval" / "metrics" / "all"
+    folder.mkdir(parents=True)
+    summary(folder, (0.2622, 0.3653, 0.9, 0.29, 0.65, 0.66, 0.2))
+    (tmp_path / "eval" / "eval.json").write_text(json.dumps({"all": {"num_samples": 6019, "world_size": 1}}))
+    (tmp_path / "run.json").write_text(json.dumps(run()))
+    for path in (tmp_path, tmp_path / "eval"):
+        verdict = against_table(path, TINY)
+        assert (verdict.kind, verdict.word) == (TRAIN, "pass")
