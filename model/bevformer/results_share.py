@@ -17,10 +17,15 @@ def share_out(
 ) -> Dict[str, Tuple[str, int]]:
     """(a results file that the devkit takes, number of boxes in it) for each subset.
 
-    It is the file itself where that has just these samples, else one in the folder `scratch[name]`.
+    It is the file itself where that has just the samples of the only subset, else one in `scratch[name]`.
     `check` is given all sample tokens that were found and raises what it does not like.
     Raises DataError for a file that the devkit would refuse.
     """
+    if len(subsets) == 1:
+        ((name, tokens),) = subsets.items()
+        boxes = _boxes_if_whole(path, set(tokens), check)
+        if boxes:
+            return {name: (path, boxes)}
     parts = {name: _Part(os.path.join(scratch[name], "results.json"), set(subsets[name])) for name in subsets}
     results = Results(path)
     found: Set[str] = set()
@@ -35,8 +40,18 @@ def share_out(
         check(found)
         for part in parts.values():
             part.finish(results.meta)
-    whole = {name: part.boxes > 0 and part.wanted == found for name, part in parts.items()}
-    return {name: (path if whole[name] else part.path, part.boxes) for name, part in parts.items()}
+    return {name: (part.path, part.boxes) for name, part in parts.items()}
+
+
+def _boxes_if_whole(path: str, wanted: Set[str], check: Callable[[Set[str]], None]) -> int:
+    """How many boxes the file has; 0 too where it has more samples than the wanted ones."""
+    found: Set[str] = set()
+    boxes = 0
+    for token, entries in Results(path).samples():
+        found.add(token)
+        boxes += len(entries)
+    check(found)
+    return boxes if found == wanted else 0
 
 
 class _Part:
