@@ -4,10 +4,11 @@ One process needs none of it: no launcher, no process group, no port (facts: rep
 """
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bevrepro.core.errors import ConfigError
+from bevrepro.core.errors import ConfigError, MachineError
 
 TORCHRUN = ("-m", "torch.distributed.run")  # its name since torch 1.10
 
@@ -71,4 +72,19 @@ def launcher(processes: Processes, env: Mapping[str, str] | None = None) -> list
         return [*words, "--standalone"]
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"the port {port!r} is none", do="Unset PORT and MASTER_PORT: a free one is found.")
+    require_free_port(int(port))
     return [*words, "--nnodes", "1", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{port}"]
+
+
+def require_free_port(port: int) -> None:
+    """MachineError where another program listens on it: torchrun would wait for it to answer."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just been left is free
+        try:
+            probe.bind(("localhost", port))
+        except OSError as error:
+            raise MachineError(
+                f"port {port} cannot be used: {error.strerror}",
+                "Another program listens there, perhaps a run that was left over.",
+                "Unset PORT and MASTER_PORT, so that a free one is found, or name another.",
+            ) from error

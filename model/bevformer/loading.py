@@ -130,7 +130,7 @@ class WorkerLoader(Loader):
     def load(self, drawn: Drawn) -> List[Sample]:
         try:
             loaded = next(self._loaded)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: it died with an image half sent
             raise self._died(error) from error
         if isinstance(loaded, UserError):
             raise loaded
@@ -143,7 +143,7 @@ class WorkerLoader(Loader):
         if stop is not None:
             stop()
 
-    def _died(self, error: RuntimeError) -> Exception:
+    def _died(self, error: Exception) -> Exception:
         """A sentence for a dead worker; any other error as it is."""
         codes = [worker.exitcode for worker in getattr(self._loaded, "_workers", ())]
         ended = [code for code in codes if code]

@@ -48,7 +48,8 @@ class Validator:
         found: Dict[str, Any] = {"step": done, "checkpoint": checkpoint}
         hidden = {name: os.environ.pop(name) for name in TORCHRUN if name in os.environ}
         try:
-            evaluate.main([config, checkpoint, "--out", out] + self._argv, listener)
+            # Not `main`, which leaves the process group at its end: the training is still in it.
+            evaluate._main(evaluate.parse([config, checkpoint, "--out", out] + self._argv), listener)
             found["metrics"] = listener.metrics
         except UserError as error:
             found["failed"] = error.seen

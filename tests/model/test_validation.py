@@ -25,15 +25,15 @@ def scored(monkeypatch):
     """What `eval` was asked to score; it says NDS 0.5, or that data is missing."""
     asked = []
 
-    def fake(argv, talk):
-        asked.append(argv)
+    def fake(args, talk):
+        asked.append((args.checkpoint[-11:], args.infos))
         talk.progress("eval", 1, 1)
         if len(asked) == 2:
             raise DataError("no tables")
         talk.result(metrics={"all": {"NDS": 0.5, "mAP": 0.25, "num_samples": 3}})
         return 0
 
-    monkeypatch.setattr(evaluate, "main", fake)
+    monkeypatch.setattr(evaluate, "_main", fake)
     return asked
 
 
@@ -43,14 +43,11 @@ def lines(folder):
 
 
 def test_scores_stand_in_the_log_and_the_record_and_change_nothing(tmp_path, scored):
-    validator = Validator(2, ["--infos", "val.pkl"], by_epoch=True)
+    validator = Validator(2, ["--infos", "val.pkl", "--data-root", "d"], by_epoch=True)
     plain = play(tmp_path / "plain", EPOCHS)["weights_digest"]
     result = train.run(EPOCHS, *_arguments(tmp_path / "w"), validator=validator)
     assert result["weights_digest"] == plain
-    assert [argv[1][-11:] for argv in scored] == ["epoch_2.pth", "epoch_4.pth"] and scored[0][4:] == [
-        "--infos",
-        "val.pkl",
-    ]
+    assert scored == [("epoch_2.pth", "val.pkl"), ("epoch_4.pth", "val.pkl")]
     (first, second) = json.loads((tmp_path / "w" / "run.json").read_text())["validations"]
     assert (first["step"], first["metrics"]["all"]["NDS"], second["failed"]) == (10, 0.5, "no tables")
     (line,) = [line for line in lines(tmp_path / "w") if line.get("mode") == "val"]
