@@ -34,7 +34,8 @@ def reproduce(
         Path | None, Option("--checkpoint", metavar="FILE", help="Judge this one; fetch and train nothing.")
     ] = None,
     work_dir: Annotated[
-        Path | None, Option("--work-dir", help="Everything is written there. [default: work_dirs/RECIPE]")
+        Path | None,
+        Option("--work-dir", help="Everything is written there. [default: work_dirs/reproduce_RECIPE]"),
     ] = None,
     kind: Annotated[
         str | None,
@@ -67,8 +68,11 @@ def reproduce(
     from bevrepro.drive.reproduce import Wish, check, commands_of, run_reproduction
 
     known = recipe(name)
-    wish = Wish(known, kind_named(known, kind), work_dir or Path("work_dirs") / name, tuple(data_root or ()),
-                infos, checkpoint, gpus, seed, start, anyway)  # fmt: skip
+    wanted = kind_named(known, kind)
+    usual = f"reproduce_{name}" if wanted == known.kinds[0] else f"reproduce_{name}_{kind}"
+    folder = work_dir or Path("work_dirs") / usual  # not that of `train`
+    roots = tuple(data_root or ())
+    wish = Wish(known, wanted, folder, roots, infos, checkpoint, gpus, seed, start, anyway)
     if dry_run:
         check(wish)
         for step, each in commands_of(wish):
