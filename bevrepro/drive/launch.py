@@ -17,7 +17,7 @@ from typing import Any
 
 from bevrepro.core import errors, paths, proc
 from bevrepro.core.errors import ChildError, MachineError, UserError
-from bevrepro.drive.processes import ALONE, Processes, launcher
+from bevrepro.drive.processes import ALONE, Processes, killed_in, launcher
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -137,7 +137,7 @@ def _judge(
     if rc == 0 and "result" in last:
         return last["result"]
     if "error" in last:
-        raise error_from_event(last["error"])
+        raise _with_cause(error_from_event(last["error"]), tail)
     if received and (rc in (128 + received[0], -received[0], 130, 143) or _last_line(tail) == STARTING):
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
@@ -158,6 +158,16 @@ def error_from_event(event: Event) -> UserError:
 
 def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _with_cause(error: UserError, tail: str) -> UserError:
+    """Of several processes, the one that was killed says nothing; torchrun knows which and how."""
+    killed = killed_in(tail) if isinstance(error, ChildError) else None
+    if killed is None:
+        return error
+    name = proc.signal_name(-killed[1]) or ""
+    why = f"Process {killed[0]} was ended by {name}. {SIGNAL_HINTS.get(name, '')}".rstrip()
+    return ChildError(error.seen, why, error.do)
 
 
 def _unexplained(verb: str, command: list[str], rc: int | None, tail: str) -> UserError:

@@ -4,6 +4,8 @@ One process needs none of it: no launcher, no process group, no port (facts: rep
 """
 
 import os
+import re
+import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +76,17 @@ def launcher(processes: Processes, env: Mapping[str, str] | None = None) -> list
         raise ConfigError(f"the port {port!r} is none", do="Unset PORT and MASTER_PORT: a free one is found.")
     require_free_port(int(port))
     return [*words, "--nnodes", "1", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{port}"]
+
+
+def killed_in(tail: str) -> tuple[int, int] | None:
+    """(rank, signal) of a process that something from outside ended, from what torchrun said last.
+
+    Its own SIGTERM, which it sends to the others then, is no cause.
+    """
+    for rank, code in re.findall(r"rank\s*:\s*(\d+)[^\n]*\n\s*exitcode\s*:\s*-(\d+)", tail):
+        if int(code) != signal.SIGTERM:
+            return int(rank), int(code)
+    return None
 
 
 def require_free_port(port: int) -> None:

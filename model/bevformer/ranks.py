@@ -15,6 +15,7 @@ last backward pass, which keeps torch's DistributedDataParallel (and how it ends
 import datetime
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
@@ -99,9 +100,9 @@ class Ranks:
         try:
             torch.distributed.all_reduce(tensor)
         except RuntimeError as error:
-            first = str(error).strip().split("\n")[0]
+            first = re.sub(r"^\[[^\]]*\] ", "", str(error).strip().split("\n")[0])
             raise ChildError(
-                "process %d lost the others: %s" % (self.process, first),
+                "process %d lost the others: %s" % (self.process, first.split(". This is typically")[0]),
                 "Another process of this run ended or cannot be reached; what it said first is the cause.",
                 "Mend that, then run the same command again with --resume auto.",
             ) from error

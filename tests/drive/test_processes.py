@@ -1,10 +1,12 @@
 """What stands between the interpreter and the program when a run has several processes."""
 
+import socket
+
 import pytest
 
 from bevrepro.core.errors import ConfigError
 from bevrepro.drive.launch import model_argv
-from bevrepro.drive.processes import Processes, launcher, of_run
+from bevrepro.drive.processes import Processes, killed_in, launcher, of_run, require_free_port
 
 
 def test_one_process_needs_no_launcher():
@@ -51,3 +53,31 @@ def test_what_does_not_go_together_is_a_sentence(options, words):
 def test_a_port_that_is_none_is_refused(port):
     with pytest.raises(ConfigError, match="port"):
         launcher(Processes(2), {"PORT": port, "MASTER_PORT": "x"})
+
+
+TORCHRUN_SAYS = """
+Failures:
+[1]:
+  time      : 2026-11-21_16:26:00
+  rank      : 1 (local_rank: 1)
+  exitcode  : {one} (pid: 15909)  (X)
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-21_16:26:00
+  rank      : 0 (local_rank: 0)
+  exitcode  : {root} (pid: 15908)
+"""
+
+
+@pytest.mark.parametrize(
+    "one, root, killed", [(-9, 9, (1, 9)), (-15, -7, (0, 7)), (-15, 1, None), (9, 9, None)]
+)
+def test_the_process_that_was_killed_is_found_in_what_torchrun_says(one, root, killed):
+    assert killed_in(TORCHRUN_SAYS.format(one=one, root=root)) == killed
+
+
+def test_a_free_port_is_taken_as_it_is():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = found.getsockname()[1]
+    require_free_port(port)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -125,3 +126,28 @@ def test_the_others_wait_while_the_first_process_validates(training, tmp_path):
     record = json.loads((tmp_path / "w" / "run.json").read_text())
     assert [each["step"] for each in record["validations"]] == [6, 12]
     assert record["weights_digest"] == plain
+
+
+@pytest.mark.slow
+def test_the_command_line_says_which_process_was_killed_and_how(training, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = training.command(tmp_path / "w", *TWO)[3:]
+    killer = threading.Thread(target=_kill_second, args=(tmp_path / "w",))
+    killer.start()
+    code = cli.main([*words, "--processes", "2"])
+    killer.join()
+    said = capsys.readouterr().err
+    assert code == 9 and "lost the others" in said and "Process 1 was ended by SIGKILL" in said
+    assert "--resume auto" in said
+
+
+def _kill_second(work_dir):
+    while not any(work_dir.glob("epoch_*.pth")):
+        time.sleep(0.1)
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environ, command = (entry / "environ").read_text().split("\0"), (entry / "cmdline").read_text()
+        except OSError:
+            continue
+        if "RANK=1" in environ and str(work_dir) in command:
+            os.kill(int(entry.name), signal.SIGKILL)
