@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bevformer import results
-from bevformer.errors import CheckpointError, DataError
+from bevformer.errors import CheckpointError
 from bevformer.types import CLASSES, Detections
 
 

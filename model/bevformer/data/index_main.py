@@ -1,4 +1,4 @@
-"""`python -m bevformer index`: make the seek points of .tgz archives, which reading them needs, ahead of time."""
+"""`python -m bevformer index`: make the seek points of .tgz archives ahead of time."""
 
 import argparse
 import os
