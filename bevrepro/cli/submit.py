@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import BadParameter, Context, Option, Typer
+from typer import Argument, BadParameter, Option, Typer
 
-REST = {"allow_extra_args": True, "ignore_unknown_options": True}
+REST = {"ignore_unknown_options": True}  # those of `train`
 
 
 def register(app: Typer) -> None:
@@ -14,7 +14,10 @@ def register(app: Typer) -> None:
 
 
 def submit(
-    context: Context,
+    words: Annotated[
+        list[str],
+        Argument(metavar="CONFIG [OPTIONS OF TRAIN]", help="As after `bevrepro train`; after a -- or not."),
+    ],
     slurm: Annotated[bool, Option("--slurm", help="For Slurm's sbatch.")] = False,
     gpus: Annotated[int, Option("--gpus", min=0, help="GPUs of each machine.")] = 1,
     nodes: Annotated[int, Option("--nodes", min=1, help="Machines.")] = 1,
@@ -23,7 +26,7 @@ def submit(
     cpus_per_gpu: Annotated[int, Option("--cpus-per-gpu", min=1, help="Processor cores for each GPU.")] = 6,
     name: Annotated[str | None, Option("--name", help="Of the job. [default: the configuration's]")] = None,
 ) -> None:
-    """Print a job file that trains on a cluster: CONFIG and every other option are those of `train`.
+    """Print a job file that trains on a cluster.
 
     The job stops in good order before its time is up, is queued again, and goes on where it was.
     """
@@ -31,7 +34,6 @@ def submit(
 
     if not slurm:
         raise BadParameter("say --slurm: it is the only kind there is")
-    words = list(context.args)
     config = _checked(words, gpus, nodes)
     job_name = name or Path(config).stem
     print(job_file(Job(words, job_name, Path.cwd(), gpus, nodes, cpus_per_gpu, time, partition)), end="")

@@ -6,9 +6,11 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from test_train import SHORT, play, press
 
-from bevformer import atomic, checkpoint, trainlog
+from bevformer import __main__, atomic, checkpoint, trainlog
+from bevformer.checkpoint import load_checkpoint
 from bevformer.errors import CheckpointError, DiskError
 from bevformer.loop import Interrupted
 from bevformer.saving import keep_last_of
@@ -127,3 +129,36 @@ def test_a_link_that_cannot_be_made_is_a_copy(tmp_path, monkeypatch):
     play(tmp_path, EPOCHS, keep_last=1)
     assert not (tmp_path / "latest.pth").is_symlink()
     assert (tmp_path / "latest.pth").read_bytes() == (tmp_path / "epoch_4.pth").read_bytes()
+
+
+def of_mmcv(folder):
+    """What mmcv's runner leaves: its config is Python text, and there is no digest."""
+    content = torch.load(str(folder / "latest.pth"))
+    meta = {"iter": 10, "epoch": 2, "config": "model = dict(type='BEVFormer')", "mmcv_version": "1.4.0"}
+    torch.save(dict(content, meta=meta), str(folder / "foreign.pth"))
+    return folder / "foreign.pth"
+
+
+def test_a_checkpoint_of_mmcv_is_read_but_no_run_goes_on_from_it(tmp_path):
+    play(tmp_path / "a", EPOCHS)
+    path = of_mmcv(tmp_path / "a")
+    assert load_checkpoint(str(path))["meta"]["mmcv_version"] == "1.4.0"
+    with pytest.raises(CheckpointError, match="configuration cannot be read"):
+        play(tmp_path / "b", EPOCHS, resume=str(path))
+
+
+def test_a_named_checkpoint_that_is_cut_short_is_never_replaced_by_another(tmp_path):
+    play(tmp_path, EPOCHS)
+    cut_short(tmp_path / "epoch_4.pth")
+    with pytest.raises(CheckpointError, match="epoch_4.pth"):
+        play(tmp_path, EPOCHS, resume=str(tmp_path / "epoch_4.pth"))
+
+
+def test_a_disk_that_is_full_for_the_log_is_a_sentence(tmp_path, monkeypatch, capfd):
+    """The real errno: /dev/full takes the log's lines."""
+    for name in ("full", "full.json"):
+        (tmp_path / name).symlink_to("/dev/full")
+    monkeypatch.setattr(trainlog, "_fresh_path", lambda folder: str(tmp_path / "full"))
+    monkeypatch.setattr(__main__, "run", lambda argv, talk: play(tmp_path / "w"))
+    assert __main__.main(["train"]) == 8
+    assert "No space left" in capfd.readouterr().err
