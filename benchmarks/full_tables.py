@@ -3,9 +3,10 @@
     python benchmarks/full_tables.py OUT [--scenes 850]
 
 Writes OUT/tables/v1.0-trainval/*.json (2.7 GB for 850 scenes), OUT/tables/can_bus/*_pose.json (0.3 GB) and
-OUT/images.tar: the keyframes' images, empty, so that they can be looked for.  The numbers are random, of the
-real ones' range and length.  Rows per table are about v1.0-trainval's, as the devkit counts them: 34,149 samples,
-2,631,083 sample_data and ego_pose, 1,166,187 sample_annotation, 64,386 instance, 10,200 calibrated_sensor.
+OUT/images.tar: the keyframes' images, empty, so that they can be looked for. The numbers are random, of the
+real ones' range and length. Rows per table are about v1.0-trainval's, as the devkit counts them: 34,149
+samples, 2,631,083 sample_data and ego_pose, 1,166,187 sample_annotation, 64,386 instance, 10,200
+calibrated_sensor.
 """
 
 import argparse
