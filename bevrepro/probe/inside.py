@@ -13,6 +13,7 @@ from typing import BinaryIO
 from bevrepro.probe.files import open_plain
 
 BLOCK = 512
+DEFLATE_RATIO = 1032  # the most that deflate can shrink (zlib's technical notes)
 READ_B = 256 << 10  # of a compressed file
 UNPACKED_B = 1 << 20  # of what comes out of it: a bomb stops here
 MOST_NAMES = 64
@@ -164,14 +165,17 @@ def _zip_names(path: Path, file: BinaryIO, size_b: int) -> tuple[tuple[str, ...]
 
 
 def _gzip_tail(file: BinaryIO, size_b: int) -> str | None:
-    """ISIZE, the last four bytes, is the tar's size modulo 2**32, and a tar's size is a multiple of 512. A
-    cut archive ends in compressed data, which passes for that once in 512 times."""
+    """ISIZE, the last four bytes, is the tar's size modulo 2**32, and a tar's size is a multiple of 512 that
+    deflate can have made into `size_b`. A cut archive ends in compressed data, which passes for that once in
+    512 times (a large one) or practically never."""
     if size_b < 18:
         return "it is shorter than any gzip file"
     file.seek(-4, os.SEEK_END)
     isize = int.from_bytes(file.read(4), "little")
-    if isize % BLOCK:
-        return f"its last four bytes say {isize}, which no tar can be long: its end is missing"
+    most = size_b * DEFLATE_RATIO
+    possible = most >= 1 << 32 or size_b * 0.99 - 1000 <= isize <= most
+    if isize % BLOCK or not possible:
+        return f"its last four bytes say {isize}, which no tar in it can be long: its end is missing"
     return None
 
 

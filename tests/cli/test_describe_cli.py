@@ -77,7 +77,7 @@ def test_what_it_would_ignore_is_refused(run, words, capsys):
 @pytest.mark.parametrize("words", [[], ["c.pth"], ["--infos", "i"]])
 def test_an_evaluation_still_needs_checkpoint_and_infos(run, words, capsys):
     code, verb, _ = run("eval", "bevformer_tiny", *words)
-    assert code == 2 and verb is None and "CKPT and --infos" in capsys.readouterr().err
+    assert code == 2 and verb is None and "--infos and CKPT" in capsys.readouterr().err
 
 
 def test_two_samples_are_said():

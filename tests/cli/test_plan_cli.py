@@ -37,7 +37,7 @@ def run(monkeypatch):
     def play(*words, gpus=(), smaller=()):
         seen = []
 
-        def fake(verb, argv, *, python=None, on_event=None):
+        def fake(verb, argv, **_):
             seen.append([verb, *argv])
             limit = float(argv[argv.index("--limit-gib") + 1]) if "--limit-gib" in argv else None
             return dict(RESULT, smaller=list(smaller), limit_gib=limit)

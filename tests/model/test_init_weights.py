@@ -18,6 +18,7 @@ from bevformer.errors import CheckpointError, ConfigError
 from bevformer.init_weights import departures, initialise
 from bevformer.neck import FPN
 from bevformer.runstate import Options
+from bevformer.types import GroundTruth
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_weights as fake  # noqa: E402
@@ -196,7 +197,7 @@ class Tiny(nn.Module):
         self.img_backbone = nn.Linear(3, 4)
         self.pts_bbox_head = nn.Linear(4, 1)
 
-    def loss(self, sample, rng):
+    def loss(self, sample, rng, mean_positives=None):
         return {"loss_cls": self.pts_bbox_head(self.img_backbone(sample)).square().mean()}
 
 
@@ -204,8 +205,14 @@ class Data:
     def labelled_indices(self):
         return [0, 1, 2]
 
-    def train_sample(self, index, rng):
-        return torch.full((3,), float(index))
+    def draw_queue(self, index, rng):
+        return [index]
+
+    def truth(self, index):
+        return GroundTruth(torch.zeros(1, 9), torch.zeros(1, dtype=torch.long))
+
+    def load_queue(self, queue, rng):
+        return torch.full((3,), float(queue[-1]))
 
 
 MICRO = preset("bevformer_micro")

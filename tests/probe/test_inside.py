@@ -51,7 +51,7 @@ def test_a_cut_tar_has_no_end(tmp_path, kept):
 def test_a_cut_tgz_ends_in_a_length_that_no_tar_has(tmp_path):
     whole = gzip.compress(tar_bytes())
     told = [looked(tmp_path, whole[:-cut]).tail is not None for cut in range(1, 200)]
-    assert sum(told) >= 197  # one in 512 passes by chance
+    assert sum(told) >= 198  # one in 512 passes by chance, of those few that deflate could have made
 
 
 def test_a_cut_zip_has_no_directory(tmp_path):
