@@ -1,6 +1,7 @@
 """What commands that run the model plane share: options, and the call itself."""
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Context, Option
@@ -15,6 +16,10 @@ Config = Annotated[
     Argument(metavar="CONFIG", help="A preset, the config.json of a work folder, or an upstream .py file."),
 ]
 Gpus = Annotated[int | None, Option("--gpus", min=0, help="0: the CPU. By default 1 where torch sees a GPU.")]
+GpuIds = Annotated[
+    str | None, Option("--gpu-ids", metavar="N...", help="Which GPUs, by number, instead of how many.")
+]
+Launcher = Annotated[str, Option("--launcher", help="none or pytorch; others are refused.")]
 CfgOptions = Annotated[
     list[str] | None,
     Option("--cfg-options", metavar="KEY=VALUE...", help="Override the configuration: schedule.lr=0.001"),
@@ -50,3 +55,45 @@ def given(name: str, value: Any) -> list[Any]:
 
 def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2))
+
+
+def picked(gpus: int | None, gpu_ids: str | None) -> int | None:
+    """How many GPUs. Those of --gpu-ids become the only ones that this program and its children see.
+
+    Numbers count within CUDA_VISIBLE_DEVICES where it is set. BadParameter or ConfigError for others.
+    """
+    from bevrepro.core.errors import ConfigError
+
+    if gpu_ids is None:
+        return gpus
+    if gpus is not None:
+        raise BadParameter("--gpus says how many, --gpu-ids which: give one of them")
+    numbers = gpu_ids.split(",")
+    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise BadParameter(f"--gpu-ids {gpu_ids}: it takes different numbers from 0")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = None if visible is None else [each.strip() for each in visible.split(",") if each.strip()]
+    beyond = [number for number in numbers if there is not None and int(number) >= len(there)]
+    if beyond:
+        raise ConfigError(
+            f"--gpu-ids {beyond[0]}, but CUDA_VISIBLE_DEVICES={visible} shows {len(there or [])}",
+            "Numbers count from 0 within those.",
+            "Leave one of the two out.",
+        )
+    chosen = numbers if there is None else [there[int(number)] for number in numbers]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+    return len(numbers)
+
+
+def check_launcher(launcher: str) -> None:
+    """Raises ConfigError for every launcher that this version does not have."""
+    from bevrepro.core.errors import ConfigError
+
+    if launcher in ("slurm", "mpi"):
+        raise ConfigError(
+            f"--launcher {launcher} is not supported",
+            "Several processes are started by torchrun, in a job as well.",
+            "Leave --launcher out and say --gpus N; with several machines also --nodes and --rendezvous.",
+        )
+    if launcher not in ("none", "pytorch"):
+        raise BadParameter(f"unknown launcher: {launcher}")

@@ -5,13 +5,28 @@ from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Context, Option, Typer
 
-from bevrepro.cli.calls import MORE, CfgOptions, Config, Gpus, Json, common, given, print_json, run_verb
+from bevrepro.cli.calls import (
+    MORE,
+    CfgOptions,
+    Config,
+    GpuIds,
+    Gpus,
+    Json,
+    Launcher,
+    check_launcher,
+    common,
+    given,
+    picked,
+    print_json,
+    run_verb,
+)
+from bevrepro.cli.old_flags import OldFlags
 from bevrepro.cli.run_data import Roots, data
 
 
 def register(app: Typer) -> None:
     """Add the command."""
-    app.command("eval", context_settings=MORE)(evaluate)
+    app.command("eval", cls=OldFlags, context_settings=MORE)(evaluate)
 
 
 def evaluate(
@@ -48,6 +63,7 @@ def evaluate(
     ] = False,
     metric: Annotated[str, Option("--eval", metavar="bbox", help="What to evaluate; always bbox.")] = "bbox",
     gpus: Gpus = None,
+    gpu_ids: GpuIds = None,
     processes: Annotated[
         int | None, Option("--processes", min=1, help="With --gpus 0: share the frames between so many.")
     ] = None,
@@ -63,6 +79,7 @@ def evaluate(
     workers: Annotated[int | None, Option("--workers", min=0, help="Processes that load images.")] = None,
     limit: Annotated[int | None, Option("--limit", min=1, help="Run only the first N frames.")] = None,
     cfg_options: CfgOptions = None,
+    launcher: Launcher = "none",
     as_json: Json = False,
 ) -> None:
     """Run a checkpoint over a split as video and score it with nuscenes-devkit's own DetectionEval.
@@ -76,6 +93,10 @@ def evaluate(
         return
     if infos is None or (checkpoint is None) == (results is None):
         raise BadParameter("--infos and CKPT (or --results FILE) are needed, except with --describe")
+    if out is not None and out.suffix in (".pkl", ".pickle", ".json"):
+        raise BadParameter(f"--out {out}: it names a folder; results_nusc.json and the metrics go into it")
+    check_launcher(launcher)
+    gpus = picked(gpus, gpu_ids)
     argv: list[Any] = [config, *([] if checkpoint is None else [checkpoint]), *given("--results", results)]
     argv += [*data(data_root, infos), "--split", split, "--eval", metric]
     for name in subset or []:

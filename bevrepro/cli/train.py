@@ -7,13 +7,28 @@ from typing import Annotated, Any
 
 from typer import BadParameter, Context, Option, Typer
 
-from bevrepro.cli.calls import MORE, CfgOptions, Config, Gpus, Json, common, given, print_json, run_verb
+from bevrepro.cli.calls import (
+    MORE,
+    CfgOptions,
+    Config,
+    GpuIds,
+    Gpus,
+    Json,
+    Launcher,
+    check_launcher,
+    common,
+    given,
+    picked,
+    print_json,
+    run_verb,
+)
+from bevrepro.cli.old_flags import OldFlags
 from bevrepro.cli.run_data import InfosPath, Roots, data
 
 
 def register(app: Typer) -> None:
     """Add the command."""
-    app.command("train", context_settings=MORE)(train)
+    app.command("train", cls=OldFlags, context_settings=MORE)(train)
 
 
 def train(
@@ -25,6 +40,7 @@ def train(
         Path | None, Option("--work-dir", help="Where everything is written. [default: work_dirs/CONFIG]")
     ] = None,
     gpus: Gpus = None,
+    gpu_ids: GpuIds = None,
     seed: Annotated[int | None, Option("--seed", min=0, help="Same seed, same result on a CPU.")] = None,
     cfg_options: CfgOptions = None,
     resume_from: Annotated[
@@ -106,7 +122,7 @@ def train(
         str | None,
         Option("--print-launch", metavar="vscode", help="Print a debugger's launch file and run nothing."),
     ] = None,
-    launcher: Annotated[str, Option("--launcher", help="none or pytorch; others are refused.")] = "none",
+    launcher: Launcher = "none",
     as_json: Json = False,
 ) -> None:
     """Train a configuration on prepared frames. Ctrl-C saves; --resume auto goes on exactly.
@@ -116,9 +132,8 @@ def train(
     """
     from bevrepro.drive.processes import ALONE, of_run
 
-    _check_launcher(launcher)
-    if resume is not None and resume.startswith("-"):
-        raise BadParameter("write --resume auto, or --resume FILE")
+    check_launcher(launcher)
+    gpus = picked(gpus, gpu_ids)
     if init_from and resume_from:
         raise BadParameter("--resume-from goes on with a run, --init-from begins one: give one of them")
     if allow_partial_init and not init_from:
@@ -151,17 +166,3 @@ def train(
         return
     pace = result.get("seconds_per_step")
     print(f"{result['checkpoint']}: {result['steps']} steps" + (f", {pace:.3f} s per step" if pace else ""))
-
-
-def _check_launcher(launcher: str) -> None:
-    """Raises ConfigError for every launcher that this version does not have."""
-    from bevrepro.core.errors import ConfigError
-
-    if launcher in ("slurm", "mpi"):
-        raise ConfigError(
-            f"--launcher {launcher} is not supported",
-            "Several processes are started by torchrun, in a job as well.",
-            "Leave --launcher out and say --gpus N; with several machines also --nodes and --rendezvous.",
-        )
-    if launcher not in ("none", "pytorch"):
-        raise BadParameter(f"unknown launcher: {launcher}")

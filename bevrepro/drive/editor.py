@@ -1,6 +1,7 @@
 """A launch file for an editor: the same program under its debugger, in one process."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ def launch_file(editor: str, verb: str, argv: Sequence[str | Path], folder: Path
     if editor not in EDITORS:
         raise ConfigError(f"--print-launch {editor}", do=f"There is one for: {', '.join(EDITORS)}")
     words = [str(word) for word in argv]
+    chosen = {key: os.environ[key] for key in ("CUDA_VISIBLE_DEVICES",) if key in os.environ}
     entry: dict[str, Any] = {
         "name": f"bevformer {verb} {words[0]}" if words else f"bevformer {verb}",
         "type": "debugpy",
@@ -26,7 +28,7 @@ def launch_file(editor: str, verb: str, argv: Sequence[str | Path], folder: Path
         "args": [verb, *words],
         "python": target_python(),
         "cwd": str(folder),
-        "env": {"PYTHONPATH": str(paths.model_dir()), "BEVREPRO_DEBUG": "1"},
+        "env": {"PYTHONPATH": str(paths.model_dir()), "BEVREPRO_DEBUG": "1", **chosen},
         "console": "integratedTerminal",
         "justMyCode": False,
     }
