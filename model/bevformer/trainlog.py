@@ -8,6 +8,8 @@ import re
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
+from .usage import peak_mib
+
 
 class NoLog:
     """For the processes of a run that do not write."""
@@ -24,7 +26,11 @@ class NoLog:
 
 
 class TrainLog(NoLog):
-    """Averages the terms of `every` steps into one line in each file."""
+    """Averages the terms of `every` steps into one line in each file.
+
+    By epoch the count starts anew with every epoch, as mmcv's does, so that lines of two runs lie over each
+    other; unlike mmcv's, the rest of an epoch gets a line too.
+    """
 
     def __init__(
         self, work_dir: str, every: int, total: int, steps_per_epoch: int, by_epoch: bool, first_step: int = 0
@@ -54,11 +60,12 @@ class TrainLog(NoLog):
     def step(self, step: int, lr: float, terms: Dict[str, float]) -> None:
         """`terms`: loss terms, loss, grad_norm, time and data_time in seconds of optimiser step `step`."""
         self._waiting.append(terms)
-        if (step + 1) % self.every and step + 1 != self.total:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if not self._due(step, place):
             return
         mean = {key: sum(each.get(key, 0.0) for each in self._waiting) / len(self._waiting) for key in terms}
         self._waiting = []
-        epoch, place = divmod(step, self.steps_per_epoch)
+        memory = peak_mib()
         line = {
             "mode": "train",
             "epoch": epoch + 1,
@@ -66,11 +73,19 @@ class TrainLog(NoLog):
             "step": step + 1,
             "lr": lr,
         }
+        line.update({} if memory is None else {"memory": memory})
         line.update((key, round(value, 6)) for key, value in mean.items())
         self._json.write(json.dumps(line) + "\n")
         self._json.flush()
-        self.say(self._sentence(epoch, place, step, lr, mean))
+        self.say(self._sentence(epoch, place, step, lr, mean, memory))
         self._plot(dict(mean, lr=lr), step + 1)
+
+    def _due(self, step: int, place: int) -> bool:
+        if step + 1 == self.total:
+            return True
+        if not self.by_epoch:
+            return not (step + 1) % self.every
+        return not (place + 1) % self.every or place + 1 == self.steps_per_epoch
 
     def validated(self, step: int, lr: float, scores: Dict[str, float]) -> None:
         """`step` optimiser steps are done; the scores stand in a line of mode val, as mmcv writes it."""
@@ -81,25 +96,35 @@ class TrainLog(NoLog):
             "iter": place or step,
             "lr": lr,
         }
-        self._json.write(json.dumps(dict(line, step=step, **scores)) + "\n")
+        # `step` comes last: mmdet3d's analyze_logs.py passes over what stands behind a key with a slash.
+        self._json.write(json.dumps(dict(line, **scores, step=step)) + "\n")
         self._json.flush()
-        self.say(
-            "Validated after step %d: %s" % (step, ", ".join("%s: %.4f" % item for item in scores.items()))
+        where = (
+            "Epoch(val) [%d][%d]" % (line["epoch"], line["iter"])
+            if self.by_epoch
+            else "Iter(val) [%d]" % step
         )
+        self.say("%s\t%s" % (where, ", ".join("%s: %.4f" % item for item in scores.items())))
         self._plot(scores, step, "val/")
 
     def _plot(self, numbers: Dict[str, float], step: int, prefix: str = "train/") -> None:
         for key, value in numbers.items() if self._board is not None else ():
             self._board.add_scalar(prefix + key, value, step)
 
-    def _sentence(self, epoch: int, place: int, step: int, lr: float, mean: Dict[str, float]) -> str:
+    def _sentence(
+        self, epoch: int, place: int, step: int, lr: float, mean: Dict[str, float], memory: Optional[int]
+    ) -> str:
+        """In mmcv's order; scripts cut these lines up by it."""
         where = "Iter [%d/%d]" % (step + 1, self.total)
         if self.by_epoch:
             where = "Epoch [%d][%d/%d]" % (epoch + 1, place + 1, self.steps_per_epoch)
         done = step + 1 - self._first_step
         eta_s = (time.monotonic() - self._start_s) / max(done, 1) * (self.total - step - 1)
-        terms = ", ".join("%s: %.4f" % item for item in mean.items())
-        return "%s\tlr: %.3e, eta: %s, %s" % (where, lr, datetime.timedelta(seconds=int(eta_s)), terms)
+        words = ["lr: %.3e" % lr, "eta: %s" % datetime.timedelta(seconds=int(eta_s))]
+        words += ["%s: %.3f" % (key, mean[key]) for key in ("time", "data_time") if key in mean]
+        words += [] if memory is None else ["memory: %d" % memory]
+        words += ["%s: %.4f" % item for item in mean.items() if item[0] not in ("time", "data_time")]
+        return "%s\t%s" % (where, ", ".join(words))
 
     def close(self) -> None:
         self._text.close()

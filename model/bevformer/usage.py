@@ -21,3 +21,11 @@ def peak_gib(device: torch.device) -> Optional[float]:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
     return peak_rss_gib()
+
+
+def peak_mib() -> Optional[int]:
+    """The same in MiB, as mmcv logs it: of this process's GPU where it has used one."""
+    if torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated() / 2**20)
+    gib = peak_rss_gib()
+    return None if gib is None else int(gib * 1024)

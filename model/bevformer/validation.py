@@ -67,11 +67,14 @@ def attend(ranks: Ranks) -> None:
 
 
 def scores_of(metrics: Mapping[str, Any]) -> Dict[str, float]:
-    """`pts_bbox_NuScenes/NDS` and `/mAP`, as upstream logs them, of the first subset."""
+    """What upstream logs of an evaluation, `pts_bbox_NuScenes/car_AP_dist_0.5` to `/NDS` and `/mAP`; of the
+    first subset, without what nuScenes does not define."""
     first: Optional[Mapping[str, Any]] = next(iter(metrics.values()), None)
     if first is None:
         return {}
-    return {"pts_bbox_NuScenes/%s" % key: float(first[key]) for key in ("NDS", "mAP") if key in first}
+    scores = {key: float(value) for key, value in first.get("detail", {}).items() if value is not None}
+    scores.update({"pts_bbox_NuScenes/%s" % key: float(first[key]) for key in ("NDS", "mAP") if key in first})
+    return scores
 
 
 class _Listener(Talk):
