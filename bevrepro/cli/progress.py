@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from bevrepro.drive.launch import Event, OnEvent
+from bevrepro.drive.launch import Event, OnEvent, debugging
 
 PLAIN_EVERY_S = 10.0
 
@@ -19,7 +19,7 @@ def shown(title: str = "") -> Iterator[OnEvent]:
     >>> with shown("synth") as on_event:
     ...     run_model("synth", ["OUT"], on_event=on_event)
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not debugging():  # a bar would overwrite the debugger's prompt
         with _rich_bars(title) as on_event:
             yield on_event
     else:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any
 
 from bevrepro.core.errors import MachineError
 
@@ -90,14 +91,37 @@ def stream(
     return Stream(_start(argv, env, cwd, stdin=subprocess.DEVNULL), on_stderr)
 
 
+def attached(argv: Sequence[str | Path], *, env: Mapping[str, str], lines_to: str) -> "Stream":
+    """`stream` for a program that shares our terminal, so that a debugger in it can ask and be answered.
+
+    Its lines come through a pipe of their own, whose number it finds in the variable `lines_to`. Ctrl-C
+    reaches it from the terminal as well.
+    """
+    read, write = os.pipe()
+    try:
+        child = _popen(argv, env={**env, lines_to: str(write)}, pass_fds=(write,))
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    return Stream(child, None, os.fdopen(read, encoding="utf-8", errors="replace"))
+
+
 class Stream:
     """stdout of a running program as an iterator of lines without their newline.
 
     Use it in a `with`: leaving the block early (break, Ctrl-C, an exception) ends the child's process group.
     """
 
-    def __init__(self, child: "subprocess.Popen[str]", on_stderr: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        child: "subprocess.Popen[str]",
+        on_stderr: Callable[[str], None] | None,
+        source: IO[str] | None = None,
+    ) -> None:
         self._child = child
+        self._source = source or child.stdout
         self._on_stderr = on_stderr
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
@@ -135,21 +159,22 @@ class Stream:
         self._lines.close()
 
     def _iterate(self) -> Generator[str, None, None]:
-        stdout = self._child.stdout
-        assert stdout is not None
+        source = self._source
+        assert source is not None
         try:
             yield ""  # swallowed by __init__
-            for line in stdout:
+            for line in source:
                 yield line.rstrip("\r\n")
             self._child.wait()
         finally:
             end_group(self._child)
             self._reader.join(timeout=1.0)
-            stdout.close()
+            source.close()
 
     def _read_stderr(self) -> None:
         stderr = self._child.stderr
-        assert stderr is not None
+        if stderr is None:  # attached: it goes to the terminal
+            return
         with stderr:
             for line in stderr:
                 self._tail.append(line.rstrip("\r\n"))
@@ -179,7 +204,9 @@ def end_group(child: "subprocess.Popen[str]", grace_s: float = GRACE_S) -> None:
 def _signal_group(child: "subprocess.Popen[str]", number: signal.Signals) -> None:
     try:
         os.killpg(child.pid, number)  # start_new_session made the child's pid its group's id
-    except (ProcessLookupError, PermissionError):
+    except ProcessLookupError:
+        child.send_signal(number)  # attached: it is in our group; else nobody is left, and nothing is sent
+    except PermissionError:
         return  # nobody left in it
 
 
@@ -199,19 +226,16 @@ def _text(output: bytes | str | None) -> str:
 def _start(
     argv: Sequence[str | Path], env: Mapping[str, str] | None, cwd: Path | None, stdin: int
 ) -> "subprocess.Popen[str]":
+    pipe = subprocess.PIPE
+    return _popen(argv, env=env, cwd=cwd, stdin=stdin, stdout=pipe, stderr=pipe, start_new_session=True)
+
+
+def _popen(
+    argv: Sequence[str | Path], *, env: Mapping[str, str] | None, **how: Any
+) -> "subprocess.Popen[str]":
+    words, env = [str(part) for part in argv], None if env is None else dict(env)
     try:
-        return subprocess.Popen(
-            [str(part) for part in argv],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=None if env is None else dict(env),
-            cwd=cwd,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
+        return subprocess.Popen(words, env=env, text=True, encoding="utf-8", errors="replace", **how)
     except OSError as error:
         raise MachineError(
             f"could not start {argv[0]}: {error.strerror}",

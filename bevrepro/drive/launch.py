@@ -100,12 +100,13 @@ def run_model(
 
     Progress, notes and stray lines ({"event": "text"}) go to `on_event`. Raises the UserError the child
     reported, ChildError when it died without one, Interrupted or KeyboardInterrupt after Ctrl-C: the
-    first Ctrl-C is passed on so that the child can save, a second ends it at once.
+    first Ctrl-C is passed on so that the child can save, a second ends it at once. So is the end of the
+    terminal, after which nothing is told any more.
     """
     command = model_argv(verb, argv, python, processes)
     tell = on_event or (lambda event: None)
     last: dict[str, Event] = {}
-    with proc.stream(command, env=model_env(), on_stderr=_stderr_sink()) as child:
+    with _opened(command, processes) as child:
         with _forwarded_signals(child.pid, tell) as received:
             for line in child:
                 event = parse_event(line)
@@ -113,9 +114,21 @@ def run_model(
                     last.setdefault("error", event)  # of several processes, the first says the cause
                 elif event["event"] == "result":
                     last["result"] = event
-                else:
+                elif signal.SIGHUP not in received:
                     tell(event)
     return _judge(verb, command, child.rc, child.stderr_tail, last, received)
+
+
+def _opened(command: list[str], processes: Processes) -> proc.Stream:
+    """With --debug on a terminal the child shares it: `breakpoint()` works in there."""
+    if processes.count == 1 and debugging() and sys.stdin is not None and sys.stdin.isatty():
+        return proc.attached(command, env=model_env(), lines_to="BEVREPRO_EVENTS_TO")
+    return proc.stream(command, env=model_env(), on_stderr=_stderr_sink())
+
+
+def debugging() -> bool:
+    """Whether --debug was said."""
+    return os.environ.get("BEVREPRO_DEBUG") == "1"
 
 
 def parse_event(line: str) -> Event:
@@ -149,7 +162,7 @@ def error_from_event(event: Event) -> UserError:
     """The class that carries the child's exit code, with the child's own sentences."""
     seen, why, do = (str(event.get(key) or "") for key in ("seen", "why", "do"))
     code = int(event.get("exit_code") or ChildError.exit_code)
-    if code in (130, 143):
+    if code in (129, 130, 143):
         return Interrupted(seen, why, do, code)
     error = ERRORS.get(code, UserError)(seen, why, do)
     error.exit_code = code
@@ -198,15 +211,16 @@ def _unexplained(verb: str, command: list[str], rc: int | None, tail: str) -> Us
 
 def _stderr_sink() -> Callable[[str], None] | None:
     """With --debug the child's stderr is shown; else only its last lines are kept, for the error."""
-    if os.environ.get("BEVREPRO_DEBUG") != "1":
+    if not debugging():
         return None
     return lambda line: print(line, file=sys.stderr)
 
 
 @contextmanager
 def _forwarded_signals(pid: int, tell: OnEvent) -> Iterator[list[int]]:
-    """Pass the first SIGINT/SIGTERM on to the child and keep listening; the second unwinds as usual.
+    """Pass the first SIGINT/SIGTERM on to the child and keep listening; Ctrl-C after it unwinds as usual.
 
+    SIGHUP, where nohup does not ignore it, reaches the child as SIGTERM, which torchrun of any age passes on.
     Yields the list of signals received. Outside the main thread Python allows no handlers: then nothing
     is forwarded and closing the stream ends the child.
     """
@@ -218,14 +232,21 @@ def _forwarded_signals(pid: int, tell: OnEvent) -> Iterator[list[int]]:
     def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) > 1:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return  # clusters and systemd send theirs more than once
         try:
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGTERM if number == signal.SIGHUP else number)
         except ProcessLookupError:
             return  # it has just ended
+        if number == signal.SIGHUP:
+            return  # nobody is there to be told
         tell({"event": "note", "text": "Stopping in good order; once more Ctrl-C stops at once."})
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield received
     finally:

@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import sys
+import traceback
 from typing import List, Optional
 
 from .errors import ConfigError, DiskError, UserError
@@ -42,7 +43,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         return run(sys.argv[1:] if argv is None else argv, talk)
     except UserError as error:
         if os.environ.get("BEVREPRO_DEBUG") == "1":
-            raise
+            traceback.print_exc()
         talk.error(error)
         return error.exit_code
     except OSError as error:

@@ -7,6 +7,7 @@ The control plane sets `BEVREPRO_EVENTS=1` and reads one JSON object per line of
     {"event": "result",   ...}          exactly one, last, when the verb succeeded
     {"event": "error",    "exit_code": 4, "seen": "...", "why": "...", "do": "..."}
 
+With `BEVREPRO_EVENTS_TO=N` they go to the file descriptor N, so that stdout stays a debugger's.
 Without that variable notes go to stderr, progress to stderr about once a second, and the result to
 stdout as indented JSON.
 """
@@ -15,7 +16,7 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import IO, Any, Optional
 
 from .errors import UserError
 
@@ -23,21 +24,24 @@ from .errors import UserError
 class Talk:
     """Writes events; one instance is made in `__main__` and handed down."""
 
-    def __init__(self, events: bool) -> None:
+    def __init__(self, events: bool, out: Optional[IO[str]] = None) -> None:
         self.events = events
+        self._out = out
         self._last_s = 0.0
 
     @classmethod
     def from_environment(cls) -> "Talk":
-        return cls(os.environ.get("BEVREPRO_EVENTS") == "1")
+        pipe = os.environ.pop("BEVREPRO_EVENTS_TO", None)  # our own children do not have it
+        return cls(os.environ.get("BEVREPRO_EVENTS") == "1", os.fdopen(int(pipe), "w") if pipe else None)
 
     def only_errors(self) -> "Talk":
         """For the processes of a run beside the first: errors are said by whoever has them."""
-        return _OnlyErrors(self.events)
+        return _OnlyErrors(self.events, self._out)
 
     def _emit(self, **event: Any) -> None:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
+        out = self._out or sys.stdout
+        out.write(json.dumps(event) + "\n")
+        out.flush()
 
     def progress(self, task: str, done: int, total: int, text: str = "") -> None:
         now_s = time.monotonic()
