@@ -1,5 +1,6 @@
 """`bevrepro submit --slurm`: print a job file; nothing is submitted."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +36,10 @@ def submit(
     if not slurm:
         raise BadParameter("say --slurm: it is the only kind there is")
     config = _checked(words, gpus, nodes)
-    job_name = name or Path(config).stem
-    print(job_file(Job(words, job_name, Path.cwd(), gpus, nodes, cpus_per_gpu, time, partition)), end="")
+    job_name, here = name or Path(config).stem, Path(sys.executable).parent
+    programs = here if (here / "bevrepro").exists() else None
+    job = Job(words, job_name, Path.cwd(), gpus, nodes, cpus_per_gpu, time, partition, programs)
+    print(job_file(job), end="")
 
 
 def _checked(words: list[str], gpus: int, nodes: int) -> str:

@@ -24,6 +24,12 @@ class Job:
     cpus_per_gpu: int = 6  # four workers, the process itself and one to spare
     time: str = "1-00:00:00"
     partition: str | None = None
+    programs: Path | None = None  # the folder of `bevrepro`, where it is known
+
+
+def cpus_of(job: Job) -> int:
+    """Processor cores of a machine."""
+    return job.cpus_per_gpu * max(job.gpus, 1)
 
 
 def job_file(job: Job) -> str:
@@ -43,7 +49,7 @@ def job_file(job: Job) -> str:
         f"--nodes={job.nodes}",
         "--ntasks-per-node=1",
         *([f"--gpus-per-node={job.gpus}"] if job.gpus else []),
-        f"--cpus-per-task={job.cpus_per_gpu * max(job.gpus, 1)}",
+        f"--cpus-per-task={cpus_of(job)}",
         f"--time={job.time}",
         f"--signal=TERM@{STOP_BEFORE_S}",
         "--requeue",
@@ -61,15 +67,18 @@ def _body(job: Job) -> list[str]:
         command += f' --nodes {job.nodes} --rendezvous "$head:$port"'
         meeting = [
             'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            "port=$((20000 + SLURM_JOB_ID % 20000))  # two jobs on one machine do not meet",
+            "port=$((20000 + SLURM_JOB_ID % 10000))  # two jobs on one machine do not meet",
         ]
+    programs = [f'export PATH={shlex.quote(str(job.programs))}:"$PATH"'] if job.programs else []
     return [
-        "# Activate the environment that has bevrepro here, or call it by its full path.",
+        "# The environment that has bevrepro; another one can be activated here.",
+        *programs,
         "set -u",
         f"cd {shlex.quote(str(job.folder))} || exit 1",
         *meeting,
         "rc=0",
-        f"srun --kill-on-bad-exit=1 {command} || rc=$?",
+        "# srun does not take --cpus-per-task over from sbatch (Slurm 22.05).",
+        f"srun --kill-on-bad-exit=1 --cpus-per-task={cpus_of(job)} {command} || rc=$?",
         "# 143: stopped in good order because the time was up. The job goes on where it was.",
         '[ "$rc" -eq 143 ] && scontrol requeue "$SLURM_JOB_ID"',
         'exit "$rc"',
