@@ -160,6 +160,26 @@ def test_a_mirror_is_an_address_or_a_folder(server, tmp_path):
         get(wanted, tmp_path / "c", str(tmp_path / "nothing"))
 
 
+def test_a_full_disk_is_a_sentence_and_keeps_nothing_under_the_name(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "weights", lambda name: server.wanted)
+    (tmp_path / "w.pth.part").symlink_to("/dev/full")
+    assert cli.main(["weights", "get", "w", "--into", str(tmp_path)]) == 8
+    assert "No space left" in capsys.readouterr().err and not (tmp_path / "w.pth").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")]
+)
+def test_a_folder_that_cannot_be_written_is_a_sentence(server, tmp_path, monkeypatch, capsys, error):
+    def refuse(*words, **more):
+        raise error
+
+    monkeypatch.setattr(weights, "weights", lambda name: server.wanted)
+    monkeypatch.setattr(weights.Path, "mkdir", refuse)
+    assert cli.main(["weights", "get", "w", "--into", str(tmp_path / "ckpts")]) == 8
+    assert error.strerror in capsys.readouterr().err and server.asked == []
+
+
 def test_an_address_without_the_file_is_asked_once(server, tmp_path):
     with pytest.raises(CheckpointError, match="HTTP 404"):
         get(replace(server.wanted, url=server.wanted.url.replace("w.pth", "gone")), tmp_path)
