@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bevrepro.core.errors import DataError
+from bevrepro.probe.inside import isizes
 
 BLOCK = 512
 RECORD = 20 * BLOCK  # tar pads its end to a multiple of this, or with `-b` of one of
@@ -112,12 +113,10 @@ def check_against_index(archive: Archive, end: int) -> None:
         return
     with archive.path.open("rb") as file:
         if archive.kind == "tgz":
-            file.seek(-4, os.SEEK_END)
-            total, wrap = int.from_bytes(file.read(4), "little"), 1 << 32  # ISIZE, RFC 1952
+            totals, wrap = tuple(isizes(file, archive.size_bytes)), 1 << 32
         else:
-            total, wrap = archive.size_bytes, 1 << 64
-        padding = (total - end) % wrap
-        whole = 2 * BLOCK <= padding <= _most_padding(total)
+            totals, wrap = (archive.size_bytes,), 1 << 64
+        whole = any(2 * BLOCK <= (total - end) % wrap <= _most_padding(total) for total in totals)
         if whole and archive.kind == "tar":
             file.seek(end)
             whole = not file.read().strip(b"\0")

@@ -1,6 +1,5 @@
 """What kind of archive a file is and the first names in it: a bounded look, a few hundred KiB at most."""
 
-import os
 import re
 import stat
 import zipfile
@@ -17,6 +16,7 @@ DEFLATE_RATIO = 1032  # the most that deflate can shrink (zlib's technical notes
 READ_B = 256 << 10  # of a compressed file
 UNPACKED_B = 1 << 20  # of what comes out of it: a bomb stops here
 MOST_NAMES = 64
+PADDING_B = 1 << 20  # of zeros behind an archive
 MOST_DIRECTORY_B = 64 << 20  # of a zip's list of files
 EXTENDED = b"xgXLK"
 MAGICS = ((b"\x1f\x8b", "tgz"), (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"BZh", "bz2"))
@@ -164,19 +164,46 @@ def _zip_names(path: Path, file: BinaryIO, size_b: int) -> tuple[tuple[str, ...]
         return (), str(error) or "its list of files cannot be read"
 
 
+def isizes(file: BinaryIO, size_b: int) -> dict[int, int]:
+    """What ISIZE, a gzip file's last four bytes, may be (RFC 1952: the content's size modulo 2**32), and
+    where the archive then ends.
+
+    Zeros there mean a content of exactly 4 GiB or a multiple, or that padding follows, as tapes and disk
+    images leave it: then ISIZE is in front of it, and may itself end in zeros. 1 MiB is looked at. Empty
+    where all of that is zeros.
+    """
+    file.seek(size_b - 4)
+    last = file.read(4)
+    if last.strip(b"\0"):
+        return {int.from_bytes(last, "little"): size_b}
+    start = max(0, size_b - PADDING_B)
+    file.seek(start)
+    tail = file.read()
+    end = len(tail.rstrip(b"\0"))
+    ends = [at for at in range(max(4, end), end + 4) if end and at <= len(tail)]
+    if len(tail) - end <= 8:  # no more than a trailer has: 4 GiB
+        ends.append(len(tail))
+    return {int.from_bytes(tail[at - 4 : at], "little"): start + at for at in ends}
+
+
 def _gzip_tail(file: BinaryIO, size_b: int) -> str | None:
-    """ISIZE, the last four bytes, is the tar's size modulo 2**32, and a tar's size is a multiple of 512 that
-    deflate can have made into `size_b`. A cut archive ends in compressed data, which passes for that once in
-    512 times (a large one) or practically never."""
+    """ISIZE is the tar's size modulo 2**32, and a tar's size is a multiple of 512 that deflate can have made
+    into `size_b`. A cut archive ends in compressed data, which passes for that once in 512 times (a large
+    one) or practically never."""
     if size_b < 18:
         return "it is shorter than any gzip file"
-    file.seek(-4, os.SEEK_END)
-    isize = int.from_bytes(file.read(4), "little")
+    said = isizes(file, size_b)
+    if any(_may_be(isize, end) for isize, end in said.items()):
+        return None
+    if size_b not in said.values():
+        return "it ends in zeros and no archive ends in front of them: a download that never finished"
+    return f"its last four bytes say {next(iter(said))}, which no tar in it can be long: its end is missing"
+
+
+def _may_be(isize: int, size_b: int) -> bool:
     most = size_b * DEFLATE_RATIO
     possible = most >= 1 << 32 or size_b * 0.99 - 1000 <= isize <= most
-    if isize % BLOCK or not possible:
-        return f"its last four bytes say {isize}, which no tar in it can be long: its end is missing"
-    return None
+    return isize % BLOCK == 0 and possible
 
 
 def _tar_tail(file: BinaryIO, size_b: int) -> str | None:

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from bevrepro.probe.inside import MOST_NAMES, family, is_tar_header, peek
+from bevrepro.probe.inside import MOST_NAMES, family, is_tar_header, isizes, peek
 
 NAMES = [f"samples/CAM_FRONT/{number:03}.jpg" for number in range(200)]
 
@@ -59,6 +59,27 @@ def test_a_cut_zip_has_no_directory(tmp_path):
         archive.writestr("can_bus/a.json", "[]" * 1000)
     content = (tmp_path / "whole").read_bytes()
     assert looked(tmp_path, content[:-30]).tail == "its end is missing"
+
+
+@pytest.mark.parametrize("zeros", [9, 100, 512, 10_240, 900_000])
+def test_zeros_of_a_tape_behind_a_tgz_hide_nothing(tmp_path, zeros):
+    whole = gzip.compress(tar_bytes())
+    assert looked(tmp_path, whole + bytes(zeros)).tail is None
+    cut = whole[:-20] + b"\x07" * 16 + bytes(zeros)
+    assert "download that never finished" in looked(tmp_path, cut).tail
+
+
+def test_nothing_but_zeros_at_the_end_is_no_archive_s_end(tmp_path):
+    assert "never finished" in looked(tmp_path, gzip.compress(tar_bytes()) + bytes(3 << 20)).tail
+
+
+@pytest.mark.parametrize(
+    "isize, zeros", [(0x12800, 0), (0x12800, 20), (0x100, 512), (0x81000000, 9), (0x12345678, 600), (0, 0)]
+)
+def test_isize_is_looked_for_in_front_of_padding(isize, zeros):
+    content = b"\x11" * 96 + isize.to_bytes(4, "little") + bytes(zeros)
+    found = isizes(io.BytesIO(content), len(content))
+    assert found[isize] == 100 and (zeros or isize == 0 or len(found) == 1)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ class GzipStream(Source):
         self.md5 = hashlib.md5()
         self.raw_bytes = 0
         self._inflate = zlib.decompressobj(31)
+        self._left = b""  # read and not decompressed yet
         self._data = b""
         self._at = 0
         self._ended = False
@@ -105,11 +106,13 @@ class GzipStream(Source):
         """The next decompressed bytes; False at the archive's end."""
         self._data, self._at = b"", 0
         while not self._data and not self._ended:
+            raw, self._left = self._left or self._raw(), b""
             try:
-                self._data = self._inflate.decompress(self._inflate.unconsumed_tail or self._raw(), CHUNK)
+                self._data = self._inflate.decompress(raw, CHUNK)
             except zlib.error as error:
                 what = "a checksum fails" if "incorrect" in str(error) else str(error)
                 raise self._damaged("%s (%s) near byte %d" % (what, error, self.raw_bytes)) from error
+            self._left = self._inflate.unconsumed_tail
             if self._inflate.eof:
                 self._next_member()
         self._no_bomb()
@@ -125,8 +128,10 @@ class GzipStream(Source):
         return bytes(data)
 
     def _next_member(self) -> None:
-        rest = self._inflate.unused_data
-        while not rest.strip(b"\0"):  # zeros that a tape or a disk image left behind are no data
+        """What follows was read with the end of this one: another member, or zeros of a tape, or nothing."""
+        rest, padding = self._inflate.unused_data, False
+        while not rest.strip(b"\0"):
+            padding = padding or bool(rest)
             rest = self.file.read(CHUNK)
             self.md5.update(rest)
             self.raw_bytes += len(rest)
@@ -134,17 +139,9 @@ class GzipStream(Source):
             if not rest:
                 self._ended = True
                 return
-        if rest[:2] != b"\x1f\x8b"[: len(rest[:2])]:
+        if padding or rest[:2] != b"\x1f\x8b"[: len(rest[:2])]:
             raise self._damaged("something else follows its end at byte %d" % self.raw_bytes)
-        self._inflate = zlib.decompressobj(31)
-        self._pending(rest)
-
-    def _pending(self, rest: bytes) -> None:
-        """The beginning of the next member was read with the end of the one before."""
-        try:
-            self._data += self._inflate.decompress(rest, CHUNK)
-        except zlib.error as error:
-            raise self._damaged(str(error)) from error
+        self._inflate, self._left = zlib.decompressobj(31), rest
 
     def _no_bomb(self) -> None:
         if self.position > BOMB_BYTES and self.position > BOMB_RATIO * self.raw_bytes:

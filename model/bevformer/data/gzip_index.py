@@ -17,13 +17,13 @@ from typing import Any, List, Optional
 
 from bevformer.errors import DataError
 
+from .gzip_end import BOMB_BYTES, BOMB_RATIO, Front, Walked, bomb, damaged, padded, walk
 from .index_cache import Index, stamp_of, write
 from .seek_points import SeekPoints
 from .tar_index import REDO, Source, scan
 
 SPACING_BYTES = 1 << 20  # memory and random reads/s against the default of 16 MiB: facts, mounting.md
 _CHUNK = 1 << 20
-BOMB_RATIO, BOMB_BYTES = 200, 1 << 30  # tables of JSON shrink to a tenth, never to a two hundredth
 
 
 def require_rapidgzip(path: str) -> Any:
@@ -37,20 +37,6 @@ def require_rapidgzip(path: str) -> Any:
             "python -m pip install ratarmountcore rapidgzip   (or repack it to a plain .tar)",
         ) from None
     return rapidgzip
-
-
-def damaged(path: str, what: str) -> DataError:
-    return DataError(
-        "%s is damaged or cut short: %s" % (path, what), "Some of its files would be wrong.", REDO
-    )
-
-
-def bomb(path: str, content: int, size: int) -> DataError:
-    return DataError(
-        "%s expands to more than %d times its size (%d bytes from %d)" % (path, BOMB_RATIO, content, size),
-        "No data set does; it would fill the memory or the disk.",
-        "Do not use this archive. " + REDO,
-    )
 
 
 class GzipSource(Source):
@@ -95,45 +81,24 @@ class GzipSource(Source):
         return crc
 
 
-def _check_trailer(path: str, total: int) -> None:
+def _check_size(path: str, content: int, walked: Optional[Walked]) -> None:
     """ISIZE, the last four bytes, is the size of the last member modulo 2**32 (RFC 1952).
 
     Where it is not the size of all, there are several members or the end is missing: walking through tells.
     """
-    with open(path, "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        if int.from_bytes(file.read(4), "little") == total % (1 << 32):
-            return
-        file.seek(0)
-        found = _walked(file, path)
-    if found != total:
+    if walked is None:
+        with open(path, "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            if int.from_bytes(file.read(4), "little") == content % (1 << 32):
+                return
+        walked = walk(path)
+    if walked.content_bytes != content:
         raise DataError(
-            "%s is cut short: its members hold %d bytes, %d were read" % (path, found, total),
+            "%s is cut short: its members hold %d bytes, %d were read"
+            % (path, walked.content_bytes, content),
             "The end of the archive is missing or was changed.",
             REDO,
         )
-
-
-def _walked(file: Any, path: str) -> int:
-    """Size of the content, every member read to its own trailer: zlib compares CRC and size."""
-    total, raw, decoder = 0, file.read(_CHUNK), None  # type: int, bytes, Any
-    try:
-        while raw:
-            if decoder is None:
-                if not raw.strip(b"\0"):  # padding of a tape
-                    raw = file.read(_CHUNK)
-                    continue
-                decoder = zlib.decompressobj(31)
-            total += len(decoder.decompress(raw, 4 * _CHUNK))
-            raw = decoder.unconsumed_tail
-            if decoder.eof:
-                raw, decoder = decoder.unused_data, None
-            raw = raw or file.read(_CHUNK)
-    except zlib.error as error:
-        raise damaged(path, str(error)) from error
-    if decoder is not None:
-        raise damaged(path, "its last member has no end")
-    return total
 
 
 def _points(file: Any, folder: str) -> bytes:
@@ -156,11 +121,13 @@ def build(path: str, out: str, spacing_bytes: int) -> None:
     """Write the index.  Raises DataError for an archive that is cut, fails its checksum, or holds no tar."""
     rapidgzip = require_rapidgzip(path)
     stamp = stamp_of(os.stat(path))
-    file = rapidgzip.RapidgzipFile(path, parallelization=1, chunk_size=spacing_bytes)
+    walked = padded(path)
+    whole = path if walked is None else Front(path, walked.end)
+    file = rapidgzip.RapidgzipFile(whole, parallelization=1, chunk_size=spacing_bytes)
     try:
         source = GzipSource(file, path)
         found = scan(source, path)
-        _check_trailer(path, source.position)
+        _check_size(path, source.position, walked)
         points = _points(file, os.path.dirname(os.path.abspath(out)))
     finally:
         file.close()  # its threads abort an interpreter that ends under them

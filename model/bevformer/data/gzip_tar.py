@@ -9,7 +9,8 @@ from typing import Optional
 from bevformer.errors import DataError, DiskError
 
 from . import index_cache
-from .gzip_index import SPACING_BYTES, damaged, require_rapidgzip
+from .gzip_end import damaged
+from .gzip_index import SPACING_BYTES, require_rapidgzip
 from .index_cache import Index, stamp_of
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -18,7 +18,7 @@ from bevformer.atomic import write_atomically
 from bevformer.errors import DataError, DiskError
 
 from . import gzip_tar, seek_points
-from .gzip_index import BOMB_BYTES, BOMB_RATIO, bomb, damaged
+from .gzip_end import BOMB_BYTES, BOMB_RATIO, bomb, damaged
 from .index_cache import Index, stamp_of
 from .tar_index import BLOCK, REDO, Scanner, Source, looks_like_tar
 

@@ -12,7 +12,8 @@ from zlib import crc32
 from bevformer.errors import DataError
 
 from . import gzip_tar, index_cache, seek_points
-from .gzip_index import SPACING_BYTES, damaged
+from .gzip_end import damaged
+from .gzip_index import SPACING_BYTES
 from .index_cache import Index, Stamp, stamp_of
 from .members import Members
 from .store_roots import Root, missing
