@@ -194,12 +194,16 @@ def _of_rates(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _notes(left: Series, right: Series, rows: Sequence[Row]) -> Iterator[str]:
+    for side, series in (("A", left), ("B", right)):
+        if series.dropped:
+            runs = f"{series.dropped + 1} runs one after another"
+            yield f"{side} holds {runs}: the last one is compared"
     if not rows:
         yield "no step was logged by both: nothing could be compared"
     gaps = [_every(series) for series in (left, right)]
     if rows and None not in gaps and gaps[0] != gaps[1]:
         yield (
-            f"every line is a mean over {gaps[0]} steps on the left and over {gaps[1]} on the right: "
+            f"every line is a mean over {gaps[0]} steps in A and over {gaps[1]} in B: "
             "losses differ a little for that alone"
         )
 

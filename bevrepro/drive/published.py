@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bevrepro.core.errors import ConfigError, DataError
 from bevrepro.drive import evidence
+from bevrepro.drive.causes import Evidence
 from bevrepro.drive.recipes import EVAL, TRAIN, Recipe
-from bevrepro.drive.verdict import Evidence, Verdict, judge
+from bevrepro.drive.verdict import Verdict, judge
 from bevrepro.probe.metrics import probe_metrics
 
 KINDS = {"eval": EVAL, "train": TRAIN}

@@ -39,6 +39,7 @@ class Recipe:
     subset: str = "all"
     scored: int | None = None  # frames of a whole evaluation
     infos: tuple[int, int] | None = None  # frames in the train and the val file
+    scenes: tuple[int, int] | None = None  # likewise
     cfg_options: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()  # checks of the doctor's metrics that mean something here
     weights: str | None = None  # of facts/weights.toml
@@ -96,6 +97,7 @@ def _of(row: facts.Row) -> Recipe:
         subset=row.get("subset", "all"),
         scored=row.get("scored"),
         infos=_pair(row.get("infos")),
+        scenes=_pair(row.get("scenes")),
         cfg_options=tuple(row.get("cfg_options", ())),
         fingerprints=tuple(row["fingerprints"]),
         weights=row.get("weights"),

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bevrepro.core.errors import CheckpointError, ConfigError, UserError
-from bevrepro.core.finding import Finding, Severity
+from bevrepro.core.errors import CheckpointError, ConfigError, DataError, UserError
 from bevrepro.core.paths import atomic_write_text
 from bevrepro.drive import evidence
+from bevrepro.drive.causes import Evidence, causes_of
 from bevrepro.drive.demo import Invoke, Step, Voice
 from bevrepro.drive.launch import target_python
 from bevrepro.drive.recipes import EVAL, TRAIN, Recipe
-from bevrepro.drive.verdict import Cause, Verdict, judge
+from bevrepro.drive.verdict import Verdict, judge
 
 STEPS = ("doctor", "env", "data", "weights", "train", "eval", "compare")
 STATE, VERDICT = "reproduce.json", "verdict.json"
@@ -73,6 +73,7 @@ class State:
     kind: str
     done: list[str] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
+    doing: str = ""  # the step that is running
 
 
 def check(wish: Wish) -> None:
@@ -113,7 +114,8 @@ def commands_of(wish: Wish) -> Iterator[tuple[str, Step]]:
 def _data(wish: Wish) -> Iterator[Step]:
     if wish.recipe.synth and not (wish.work_dir / "data" / "synth.json").is_file():
         yield Step("Make the data set", ("data", "synth", str(wish.work_dir / "data"), "--seed", "0"))
-    if wish.infos is None and not any(wish.infos_dir.glob("nuscenes_infos_temporal_*")):
+    made = any(wish.infos_dir.glob("nuscenes_infos_temporal_*"))
+    if wish.infos is None and (not made or wish.start == "data"):
         roots = [part for root in wish.roots for part in ("--data-root", str(root))]
         yield Step("Prepare the frames", ("data", "prepare", *roots, "--out", str(wish.infos_dir)))
 
@@ -162,55 +164,58 @@ def _gpus(wish: Wish) -> tuple[str, ...]:
 
 
 def run_reproduction(wish: Wish, invoke: Invoke, voice: Voice) -> Verdict:
-    """Run what is not done yet and judge. Raises what a command raises; a checkpoint that does not load is
-    part of the verdict, not an error.
+    """Run what is not done yet and judge. A checkpoint that does not load and data that cannot be used are
+    part of the verdict; raises what else a command raises.
     """
     check(wish)
     state = _enter(wish)
-    refused, looked, asked = None, False, list(commands_of(wish))
-    for number, (name, step) in enumerate(asked, start=1):
-        if not looked and name in ("weights", "train", "eval"):
-            looked = True
-            if not wish.anyway and (stop := _stop(wish)) is not None:
-                return _finish(wish, stop, voice)
-        if name in state.done:
-            continue
-        voice.step(number, len(asked), step)
-        try:
-            state.commands.append(_run(step, invoke))
-        except CheckpointError as error:
-            if name != "eval":
-                raise
-            refused = error.seen
-        last = number == len(asked) or asked[number][0] != name
-        if last and refused is None:
-            state.done.append(name)
-        _keep(wish, state)
-    known = evidence.gather(wish.recipe, wish.page_dir / "eval", wish.run_dir, wish.infos_dir)
-    if refused is not None:  # what an earlier evaluation left is another checkpoint's
-        found = (*known.found, *_of_file(wish))
-        known = replace(known, refused=refused, found=found, metrics=None, score=None)
+    try:
+        stop = _steps(wish, state, invoke, voice)
+    except CheckpointError as error:
+        if state.doing != "eval":
+            raise
+        known = replace(_known(wish), refused=error.seen)
+    except DataError as error:
+        if state.doing not in ("data", "train", "eval"):
+            raise
+        known = replace(_known(wish, wish.roots), trouble=error, stopped=f"`{state.doing}` could not go on")
+    else:
+        known = stop or _known(wish)
+    if known.refused or known.stopped:  # what an earlier evaluation left is another one's
+        known = replace(known, metrics=None, score=None)
     return _finish(wish, judge(wish.recipe, wish.kind, known), voice)
 
 
-def _of_file(wish: Wish) -> tuple[Finding, ...]:
-    """What the doctor says about a checkpoint that did not load."""
-    from bevrepro.doctor.ckpt import examine_ckpt
+def _steps(wish: Wish, state: State, invoke: Invoke, voice: Voice) -> Evidence | None:
+    """Each that is not done; the evidence where the data alone says that the result will be another one."""
+    looked, asked = False, list(commands_of(wish))
+    for number, (name, step) in enumerate(asked, start=1):
+        if name in state.done:
+            continue
+        if not looked and not wish.anyway and name in ("weights", "train", "eval"):
+            looked = True
+            if (stop := _stop(wish)) is not None:
+                return stop
+        state.doing = name
+        voice.step(number, len(asked), step)
+        state.commands.append(_run(step, invoke))
+        if number == len(asked) or asked[number][0] != name:
+            state.done.append(name)
+        _keep(wish, state)
+    return None
 
-    return examine_ckpt(_checkpoint(wish))
+
+def _known(wish: Wish, roots: tuple[Path, ...] = ()) -> Evidence:
+    where = (wish.page_dir / "eval", wish.run_dir, wish.infos_dir, roots)
+    return evidence.gather(wish.recipe, *where, _checkpoint(wish))
 
 
-def _stop(wish: Wish) -> Verdict | None:
-    """The verdict where the data alone says that the result will be another one."""
-    known = evidence.gather(wish.recipe, None, None, wish.infos_dir)
-    verdict = judge(wish.recipe, wish.kind, replace(known, stopped="the data would give another result"))
-    bad = [cause for cause in verdict.causes if cause.where == "data" and _fails(cause, known.found)]
-    return replace(verdict, causes=tuple(bad)) if bad else None
-
-
-def _fails(cause: Cause, found: tuple[Finding, ...] | Any) -> bool:
-    warned = [each.seen for each in found if each.severity is not Severity.FAIL]
-    return cause.seen not in warned
+def _stop(wish: Wish) -> Evidence | None:
+    """What is known of the data where it cannot give the recipe's result."""
+    known = evidence.gather(wish.recipe, None, None, wish.infos_dir, wish.roots)
+    if not any(cause.stops for cause in causes_of(wish.recipe, wish.kind, known)):
+        return None
+    return replace(known, stopped="the data would give another result")
 
 
 def _finish(wish: Wish, verdict: Verdict, voice: Voice) -> Verdict:
@@ -231,9 +236,15 @@ def _finish(wish: Wish, verdict: Verdict, voice: Voice) -> Verdict:
 
 def _filled(wish: Wish, command: str) -> str:
     """With this reproduction's paths in place of words like FILE."""
-    data = shlex.join(map(str, wish.roots))
-    known = {"DATA": data, "ROOT": data, "INFOS": str(wish.infos_dir), "CONFIG": wish.recipe.config}
-    known |= {"FILE": str(_checkpoint(wish)), "CKPT": str(_checkpoint(wish))}
+    roots = shlex.join(map(str, wish.roots))
+    named = " ".join(f"--data-root {shlex.quote(str(root))}" for root in wish.roots)
+    for word in ("DATA", "ROOT"):
+        command = command.replace(f"--data-root {word}", named)
+    known = {"DATA": roots, "ROOT": roots, "PATH": roots, "CONFIG": wish.recipe.config}
+    paths = {"INFOS": wish.infos_dir, "FOLDER": wish.work_dir / "infos", "FILE": _checkpoint(wish),
+             "CKPT": _checkpoint(wish), "WORK": wish.work_dir, "RUN": wish.run_dir,
+             "NEW_FOLDER": f"{wish.work_dir}_again", "WEIGHTS": wish.weights_dir}  # fmt: skip
+    known |= {word: shlex.quote(str(path)) for word, path in paths.items()}
     return " ".join(known.get(word, word) for word in command.split(" "))
 
 
@@ -244,7 +255,7 @@ def _enter(wish: Wish) -> State:
         wish.work_dir.mkdir(parents=True, exist_ok=True)
         done = list(STEPS[: STEPS.index(wish.start)]) if wish.start else []
         return State(wish.recipe.id, wish.kind, done)
-    held = json.loads(path.read_text(encoding="utf-8"))
+    held = _held(path)
     if (held.get("recipe"), held.get("kind")) != (wish.recipe.id, wish.kind):
         raise ConfigError(
             f"{wish.work_dir} holds a reproduction of {held.get('recipe')} ({held.get('kind')})",
@@ -255,6 +266,20 @@ def _enter(wish: Wish) -> State:
     if wish.start:
         done = list(STEPS[: STEPS.index(wish.start)])
     return State(wish.recipe.id, wish.kind, done, list(held.get("commands", ())))
+
+
+def _held(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        held = error
+    if isinstance(held, dict):
+        return held
+    raise ConfigError(
+        f"{path} cannot be read",
+        "It says which steps of the reproduction are done.",
+        f"Remove it: every step looks for itself what is there.   rm {shlex.quote(str(path))}",
+    )
 
 
 def _keep(wish: Wish, state: State) -> None:

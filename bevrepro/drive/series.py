@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from bevrepro.core.errors import DataError
 
 QUANTITIES = ("lr", "loss", "grad_norm")
 MAX_B = 1 << 28
+HEADER_B = 1 << 20
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)"
 # mmcv: "Epoch [1][50/3517]\tlr: 1e-4, ..., loss: 3.1"
 # mmengine: "Epoch(train)  [1][  50/3517]  lr: 1e-4  ..."
@@ -45,6 +46,7 @@ class Series:
     per_epoch: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] | None = None  # run.json
+    dropped: int = 0  # earlier runs in the same file or folder
 
     @property
     def by_epoch(self) -> bool:
@@ -77,10 +79,10 @@ def read_series(path: Path) -> Series:
     try:
         if path.stat().st_size > MAX_B:
             raise DataError(f"{path} has more than {MAX_B >> 20} MiB: no training log", do="Name a log.")
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            series = _json_lines(path, lines) if _is_json(path) else _text(path, lines)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", do="Name a work folder or a log.") from error
-    series = _json_lines(path, text) if _is_json(text) else _text(path, text)
     if not series.points:
         raise DataError(
             f"{path} has no line of a training",
@@ -90,10 +92,39 @@ def read_series(path: Path) -> Series:
     return series
 
 
+def _is_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4096).lstrip()[:1] == b"{"
+
+
+class _Runs:
+    """Points as they come: a step back to where the run began is another run, any other one goes on from an
+    earlier checkpoint. Only the last run is kept."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self.dropped = 0
+
+    def add(self, point: Point) -> bool:
+        """Whether a run begins with it."""
+        known = self.points
+        begins = bool(known) and _position(point) <= _position(known[0])
+        if begins:
+            self.points, self.dropped = [], self.dropped + 1
+        while self.points and _position(self.points[-1]) >= _position(point):
+            self.points.pop()
+        self.points.append(point)
+        return begins
+
+
+def _position(point: Point) -> tuple[int, int]:
+    return (0, point.step) if point.step is not None else (point.epoch or 0, point.place)
+
+
 def _folder(folder: Path) -> Series:
     """Logs of later sessions win; run.json tells about it."""
     logs = sorted(folder.glob("*.log.json")) or sorted(folder.glob("*/vis_data/scalars.json"))
-    logs = logs or sorted(folder.glob("*.log"))
+    logs = sorted(logs or folder.glob("*.log"), key=_session)
     parts = [part for part in map(_readable, logs) if part is not None]
     if not parts:
         raise DataError(
@@ -101,14 +132,20 @@ def _folder(folder: Path) -> Series:
             "Looked for *.log.json, */vis_data/scalars.json and *.log.",
             "Name the --work-dir of a training.",
         )
-    merged = {(p.epoch if p.step is None else None, p.step or p.place): p for s in parts for p in s.points}
+    runs = _Runs()
+    for point in (point for part in parts for point in part.points):
+        runs.add(point)
     run = _object(folder / "run.json")
     per_epoch = run.get("steps_per_epoch") if run else parts[-1].per_epoch
-    points = tuple(
-        sorted(merged.values(), key=lambda point: (point.step or 0, point.epoch or 0, point.place))
-    )
     about = {key: value for part in parts for key, value in part.about.items()}
-    return Series(str(folder), "work folder", points, per_epoch, about, run)
+    dropped = runs.dropped + sum(part.dropped for part in parts)
+    return Series(str(folder), "work folder", tuple(runs.points), per_epoch, about, run, dropped)
+
+
+def _session(path: Path) -> tuple[str, int]:
+    """`<ts>_10.log.json` comes after `<ts>_9.log.json`."""
+    found = re.match(r"(\d{8}_\d{6})(?:_(\d+))?\.log", path.name)
+    return (found[1], int(found[2] or 0)) if found else (str(path), 0)
 
 
 def _readable(path: Path) -> Series | None:
@@ -126,13 +163,9 @@ def _object(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _is_json(text: str) -> bool:
-    return text.lstrip()[:1] == "{"
-
-
-def _json_lines(path: Path, text: str) -> Series:
-    points, about, engine = [], {}, False
-    for entry in _objects(text):
+def _json_lines(path: Path, lines: Iterable[str]) -> Series:
+    runs, about, engine = _Runs(), {}, False
+    for entry in _objects(lines):
         values = _values(entry)
         if "loss" not in values or entry.get("mode", "train") != "train":
             about.update(
@@ -140,42 +173,37 @@ def _json_lines(path: Path, text: str) -> Series:
             )
             continue
         engine = engine or "mode" not in entry
-        step = entry.get("step")
-        place = entry.get("iter", step)
-        if not isinstance(place, int):
-            continue
-        epoch = entry.get("epoch")
-        points.append(
-            Point(
-                epoch if isinstance(epoch, int) else None,
-                place,
-                step if isinstance(step, int) else None,
-                values,
-            )
-        )
+        step, epoch = _whole(entry.get("step")), _whole(entry.get("epoch"))
+        place = _whole(entry.get("iter", step))
+        if place is not None:
+            runs.add(Point(epoch, place, step, values))
     beside = (
         path.with_suffix("") if path.name.endswith(".log.json") else path.parent.parent.with_suffix(".log")
     )
     per_epoch, more = _per_epoch_of(beside)
     kind = "mmengine scalars" if engine else "mmcv .log.json"
-    return Series(str(path), kind, tuple(points), per_epoch, {**more, **about})
+    return Series(str(path), kind, tuple(runs.points), per_epoch, {**more, **about}, None, runs.dropped)
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _per_epoch_of(beside: Path) -> tuple[int | None, dict[str, Any]]:
     """From the text log of the same run, where it lies beside."""
     try:
-        text = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+        with beside.open(encoding="utf-8", errors="replace") as lines:
+            series = _text(beside, lines)
     except OSError:
         return None, {}
-    found = EPOCH.search(text)
-    return (int(found[3]) if found else None), _about(text)
+    return series.per_epoch, dict(series.about)
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
+def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:  # the half line that a killed process leaves
+        except (ValueError, RecursionError):  # the half line that a killed process leaves
             continue
         if isinstance(entry, dict):
             yield entry
@@ -192,22 +220,51 @@ def _values(entry: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _text(path: Path, text: str) -> Series:
-    points, per_epoch = [], None
-    for line in text.splitlines():
-        epoch, iteration = EPOCH.search(line), ITER.search(line)
-        if epoch is None and iteration is None:
+def _text(path: Path, lines: Iterable[str]) -> Series:
+    """What stands before the first line of a run is its header."""
+    runs, header, engine = _Runs(), _Header(), False
+    per_epoch = None
+    for line in lines:
+        found = EPOCH.search(line) or ITER.search(line) if "Epoch" in line or "Iter" in line else None
+        values = _numbers(line) if found else {}
+        if found is None or "loss" not in values:  # an evaluation's line among others
+            header.add(line)
             continue
-        values = {key: float(value) for key, value in VALUE.findall(line)}
-        if "loss" not in values:  # an evaluation's line
-            continue
-        if epoch is not None:
-            per_epoch = int(epoch[3])
-            points.append(Point(int(epoch[1]), int(epoch[2]), None, values))
-        elif iteration is not None:
-            points.append(Point(None, int(iteration[1]), int(iteration[1]), values))
-    kind = "mmengine .log" if "(train)" in text else "mmcv .log"
-    return Series(str(path), kind, tuple(points), per_epoch, _about(text))
+        if found.re is EPOCH:
+            per_epoch = int(found[3])
+            point = Point(int(found[1]), int(found[2]), None, values)
+        else:
+            point = Point(None, int(found[1]), int(found[1]), values)
+        engine = engine or "(train)" in line
+        header.end(runs.add(point))
+    kind = "mmengine .log" if engine else "mmcv .log"
+    return Series(str(path), kind, tuple(runs.points), per_epoch, _about(header.text), None, runs.dropped)
+
+
+class _Header:
+    """The lines since the last one of training; kept where a run begins after them."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._lines: list[str] = []
+        self._left, self._first = HEADER_B, True
+
+    def add(self, line: str) -> None:
+        self._left -= len(line)
+        if self._left > 0:
+            self._lines.append(line)
+
+    def end(self, begins: bool) -> None:
+        if begins or self._first:
+            self.text = "".join(self._lines)
+        self._lines, self._left, self._first = [], HEADER_B, False
+
+
+def _numbers(line: str) -> dict[str, float]:
+    """Without one that the end of the file may have cut."""
+    cut = not line.endswith("\n")
+    found = VALUE.finditer(line)
+    return {match[1]: float(match[2]) for match in found if not (cut and match.end() == len(line))}
 
 
 def _about(text: str) -> dict[str, Any]:

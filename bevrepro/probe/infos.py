@@ -39,6 +39,8 @@ class Infos:
     car_third: float | None = None  # median of the 4th and 5th number of cars' boxes: width and length,
     car_fourth: float | None = None  # or the other way round
     zero_can_scenes: int | None = None
+    stretches: int | None = None  # pieces of one scene in a row, in the order of time: as many as scenes
+    convention: str | None = None  # of the boxes, "0.17" or "1.0", where the file says so
 
 
 def probe_infos(path: Path) -> Infos:
@@ -78,7 +80,28 @@ def _describe(path: str, content: Any) -> Infos:
         car_third=third,
         car_fourth=fourth,
         zero_can_scenes=_zero_can_scenes(frames) if layout == "infos" else None,
+        stretches=_stretches(frames),
+        convention=_convention(metadata),
     )
+
+
+def _convention(metadata: Any) -> str | None:
+    """As bevrepro's own files say it: by a key, or by being of `data prepare`, which writes 0.17's."""
+    if not isinstance(metadata, dict):
+        return None
+    said = metadata.get("bevrepro_boxes")
+    return str(said) if said else "0.17" if "bevrepro_tables_digest" in metadata else None
+
+
+def _stretches(frames: Iterable[dict[str, Any]]) -> int | None:
+    """None where a frame has no time or no scene."""
+    try:
+        scenes: list[Any] = [
+            frame["scene_token"] for frame in sorted(frames, key=lambda frame: frame["timestamp"])
+        ]
+    except (KeyError, TypeError):
+        return None
+    return len([0 for one, other in zip(scenes, scenes[1:]) if one != other]) + bool(scenes)
 
 
 def _prefix(frames: list[dict[str, Any]], layout: str) -> str | None:

@@ -31,6 +31,7 @@ ARCHIVE_MOUNTS = (
 )  # sources in /proc/self/mounts
 SAMPLED = 60  # sensor files looked for without --deep
 NAMES_TOLD = 3
+CAMERA = "samples/CAM_"
 FILENAME = re.compile(rb'"filename"\s*:\s*"(samples/[^"]+)"')
 
 
@@ -58,6 +59,8 @@ class TableFolder:
     files_looked_for: int | None = None  # keyframes' sensor files
     files_missing: int | None = None
     files_named: tuple[str, ...] = ()
+    images_looked_for: int | None = None  # those of them that are a camera's
+    images_missing: tuple[str, ...] = ()
     can_missing: tuple[int, ...] | None = None  # numbers of scenes without a pose message
 
 
@@ -177,16 +180,19 @@ def _tables(root: Path, version: str, can_bus: bool, deep: bool) -> TableFolder:
     scenes, broken_scene = _rows(folder / "scene.json")
     samples, broken_sample = _rows(folder / "sample.json")
     looked, missing = _look_for(root, _sensor_files(folder / "sample_data.json", deep))
+    images = [each for each in looked if each.startswith(CAMERA)]
     return TableFolder(
         version,
         lacking,
         tuple(each for each in (broken_scene, broken_sample) if each),
         None if scenes is None else len(scenes),
         None if samples is None else len(samples),
-        looked,
+        len(looked),
         len(missing),
         tuple(missing[:NAMES_TOLD]),
-        _can_missing(root, scenes) if can_bus and scenes is not None else None,
+        len(images),
+        tuple(each for each in missing if each.startswith(CAMERA)),
+        can_missing=_can_missing(root, scenes) if can_bus and scenes is not None else None,
     )
 
 
@@ -219,9 +225,10 @@ def _sensor_files(table: Path, deep: bool) -> Iterator[str]:
         return
 
 
-def _look_for(root: Path, names: Iterable[str]) -> tuple[int, list[str]]:
-    unique = dict.fromkeys(names)
-    return len(unique), [name for name in unique if not os.path.exists(root / name)]
+def _look_for(root: Path, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(all, those that are not there)."""
+    unique = list(dict.fromkeys(names))
+    return unique, [name for name in unique if not os.path.exists(root / name)]
 
 
 def _can_missing(root: Path, scenes: list[dict[str, object]]) -> tuple[int, ...]:

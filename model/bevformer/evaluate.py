@@ -18,7 +18,7 @@ import torch
 
 from .atomic import write_atomically
 from .checkpoint import check_finite, load_checkpoint, notes_on
-from .config import Config, from_dict, override, preset
+from .config import Config, from_dict, override, preset, to_dict
 from .errors import CheckpointError, ConfigError, DataError, DiskError
 from .ranks import join, leave, local_device
 from .stream import CUTS, Step, run_stream
@@ -109,7 +109,7 @@ def _main(args: argparse.Namespace, talk: Talk) -> int:
     scores = scoring.run(path, tokens) if scoring else {}
     for score in scores.values():
         score["shift_current_reference"] = config.encoder.shift_current_reference
-        score.update(world_size=ranks.processes, cut=args.cut, speed=speed)
+        score.update(world_size=ranks.processes, cut=args.cut, speed=speed, config=to_dict(config))
     _tell(path, args.out, len(tokens), scores, talk, **speed)
     return 0
 

@@ -8,9 +8,10 @@ import pytest
 
 from bevrepro import cli
 from bevrepro.core.finding import Finding, Severity
+from bevrepro.drive.causes import Evidence
 from bevrepro.drive.published import against_table
 from bevrepro.drive.recipes import EVAL, TRAIN, recipe, recipes
-from bevrepro.drive.verdict import Evidence, judge
+from bevrepro.drive.verdict import judge
 from bevrepro.probe.metrics import Metrics, probe_metrics
 from bevrepro.probe.paths import Place
 
@@ -125,10 +126,12 @@ def test_a_mild_departure_is_no_cause():
 
 
 def test_a_part_of_the_split_is_never_compared():
-    score = {"num_samples": 81, "split": "mini_val", "complete": True}
-    verdict = judge(TINY, EVAL, Evidence(metrics(0.2519, 0.3545), score=score))
-    assert verdict.word == "not comparable"
-    assert {"incomplete data", "another split"} <= {cause.name for cause in verdict.causes}
+    score = {"num_samples": 3000, "split": "val", "complete": True}
+    for changes, cause in (({}, "incomplete data"), ({"subset": "between"}, "another split"),
+                           ({"split": "mini_val", "num_samples": 81}, "another split")):  # fmt: skip
+        verdict = judge(TINY, EVAL, Evidence(metrics(0.2519, 0.3545), score={**score, **changes}))
+        assert verdict.word == "not comparable" and [each.name for each in verdict.causes] == [cause]
+        assert verdict.next.startswith("bevrepro ")
 
 
 def test_findings_on_data_and_checkpoint_come_before_what_numbers_suggest():
