@@ -1,7 +1,7 @@
 """The three deformable attentions of BEVFormer (Li et al., 2022, sections 3.3 and 3.4).
 
 B batch, Q queries, C channels, H heads, L levels, P points, N cameras, S sum of h*w over levels,
-Z heights per pillar, T = 2 queues (history, current).
+Z heights per pillar, T = 2 queues (history, current).  `resample` of each: see `deform_attn`, again.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ class BEVCrossAttention(nn.Module):
         self.value_proj = nn.Linear(dims, dims)
         self.output_proj = nn.Linear(dims, dims)
         self.dropout = nn.Dropout(dropout)
+        self.resample = False
 
     def init_weights(self) -> None:
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
@@ -42,7 +43,8 @@ class BEVCrossAttention(nn.Module):
         moved = query_BQC + position_BQC
         offsets = self.sampling_offsets(moved).view(B, Q, self.heads, 1, self.points, 2)
         logits = self.attention_weights(moved).view(B, Q, self.heads, 1, self.points)
-        out = deform_attn(self.value_proj(bev_BSC), [bev_hw], reference_BQ2[:, :, None], offsets, logits)
+        value, reference = self.value_proj(bev_BSC), reference_BQ2[:, :, None]
+        out = deform_attn(value, [bev_hw], reference, offsets, logits, self.resample)
         return query_BQC + self.dropout(self.output_proj(out))  # type: ignore[no-any-return]
 
 
@@ -70,6 +72,7 @@ class TemporalSelfAttention(nn.Module):
         self.value_proj = nn.Linear(dims, dims)
         self.output_proj = nn.Linear(dims, dims)
         self.dropout = nn.Dropout(dropout)
+        self.resample = False
 
     def init_weights(self) -> None:
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
@@ -108,7 +111,7 @@ class TemporalSelfAttention(nn.Module):
         offsets = offsets.permute(0, 3, 1, 2, 4, 5, 6).flatten(0, 1)  # (B*2, Q, H, 1, P, 2)
         logits = logits.permute(0, 3, 1, 2, 4, 5).flatten(0, 1)
         value = self.value_proj(queues).expand(B, 2, Q, C).flatten(0, 1)
-        out = deform_attn(value, [bev_hw], reference_BT_Q2[:, :, None], offsets, logits)
+        out = deform_attn(value, [bev_hw], reference_BT_Q2[:, :, None], offsets, logits, self.resample)
         out = out.view(B, 2, Q, C).mean(1)
         return query_BQC + self.dropout(self.output_proj(out))  # type: ignore[no-any-return]
 
@@ -165,6 +168,7 @@ class SpatialCrossAttention(nn.Module):
         self.deformable_attention = DeformableAttention3D(dims, heads, levels, points)
         self.output_proj = nn.Linear(dims, dims)
         self.dropout = nn.Dropout(dropout)
+        self.resample = False
 
     def init_weights(self) -> None:
         self.deformable_attention.init_weights()
@@ -188,6 +192,7 @@ class SpatialCrossAttention(nn.Module):
             visible.points_KRZ2,
             offsets.view(pairs, longest, H, L, P, 2),
             logits.view(pairs, longest, H, L, P),
+            self.resample,
         )
         slots = query_BQC.new_zeros(B * Q + 1, C).index_add(
             0, visible.slot_KR.flatten(), out.reshape(-1, C).to(query_BQC.dtype)

@@ -3,16 +3,17 @@
 Keys as in mmdet's ResNet: conv1, bn1, layer1..layer4.
 """
 
-from typing import Any, List, Optional, Tuple
+import math
+from typing import List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .config import BackboneConfig
 from .errors import ConfigError
 from .micro_backbone import MicroBackbone
 from .ops.dcn_layer import ModulatedDeformConv
+from .recompute import recompute
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -54,6 +55,9 @@ class ResNet(nn.Module):
 
     Batch norm always runs on its stored statistics and never gets a gradient; stem and the first
     `frozen_stages` stages get none at all (facts: bevformer.md, Presets).
+
+    checkpoint_blocks: blocks run again in the backward pass; checkpoint_groups: groups of blocks too, so that
+    of a stage's n blocks about 2 sqrt(n) inputs wait at a time instead of n.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -64,7 +68,7 @@ class ResNet(nn.Module):
                 do="backbone.depth is 50 or 101, backbone.style pytorch or caffe.",
             )
         self.out_stages = config.out_stages
-        self.checkpoint_blocks = config.checkpoint_blocks
+        self.checkpoint_blocks, self.checkpoint_groups = config.checkpoint_blocks, False
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         channels = 64
@@ -114,18 +118,23 @@ class ResNet(nn.Module):
         x = nn.functional.max_pool2d(x, 3, stride=2, padding=1)
         outs = []
         for stage in range(4):
-            for block in getattr(self, "layer%d" % (stage + 1)):
-                x = self._run(block, x)
+            x = self._stage(list(getattr(self, "layer%d" % (stage + 1))), x)
             if stage in self.out_stages:
                 outs.append(x)
         return tuple(outs)
 
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        # Recomputing a block gives the same numbers: no dropout, and batch norm does not move.
-        if self.checkpoint_blocks and x.requires_grad:
-            options: Any = {"use_reentrant": False} if hasattr(torch, "compile") else {}
-            return checkpoint(block, x, **options)  # type: ignore[no-any-return]
-        return block(x)  # type: ignore[no-any-return]
+    def _stage(self, blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+        if not self.checkpoint_groups:
+            return self._blocks(blocks, x)
+        size = math.ceil(math.sqrt(len(blocks)))
+        for first in range(0, len(blocks), size):
+            x = recompute(self._blocks, blocks[first : first + size], x, draws=False)
+        return x
+
+    def _blocks(self, blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+        for block in blocks:
+            x = recompute(block, x, draws=False) if self.checkpoint_blocks else block(x)
+        return x
 
 
 def build_backbone(config: BackboneConfig) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .attention import BEVCrossAttention
 from .config import DecoderConfig, TransformerConfig
 from .layers import FFN
+from .recompute import recompute
 
 
 def logit(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -60,8 +61,11 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
+    """recompute_layers: each layer keeps its inputs only and runs again in the backward pass."""
+
     def __init__(self, width: TransformerConfig, config: DecoderConfig) -> None:
         super().__init__()
+        self.recompute_layers = False
         self.layers = nn.ModuleList(DecoderLayer(width, config.num_points) for _ in range(config.num_layers))
 
     def forward(
@@ -80,7 +84,8 @@ class Decoder(nn.Module):
         """
         queries, codes = [], []
         for layer, branch in zip(self.layers, reg_branches):
-            query_BQC = layer(query_BQC, position_BQC, bev_BSC, reference_BQ3[..., :2], bev_hw)
+            args = (query_BQC, position_BQC, bev_BSC, reference_BQ3[..., :2], bev_hw)
+            query_BQC = recompute(layer, *args) if self.recompute_layers else layer(*args)
             code, reference = branch(query_BQC), logit(reference_BQ3)
             xy = (code[..., 0:2] + reference[..., 0:2]).sigmoid()
             z = (code[..., 4:5] + reference[..., 2:3]).sigmoid()

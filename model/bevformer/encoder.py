@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .attention import History, SpatialCrossAttention, TemporalSelfAttention, Visibility
 from .config import EncoderConfig, TransformerConfig
 from .layers import FFN
+from .recompute import recompute
 
 
 class EncoderLayer(nn.Module):
@@ -46,9 +47,11 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
+    """recompute_layers: each layer keeps its inputs only and runs again in the backward pass."""
+
     def __init__(self, width: TransformerConfig, config: EncoderConfig, levels: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.recompute_layers = config, False
         self.layers = nn.ModuleList(EncoderLayer(width, config, levels) for _ in range(config.num_layers))
 
     def forward(
@@ -65,7 +68,8 @@ class Encoder(nn.Module):
         references = self._references(reference_Q2, len(bev_BQC), history)
         hw = (self.config.bev_h, self.config.bev_w)
         for layer in self.layers:
-            bev_BQC = layer(bev_BQC, position_QC, references, hw, history, features_BNSC, shapes_L, visible)
+            args = (bev_BQC, position_QC, references, hw, history, features_BNSC, shapes_L, visible)
+            bev_BQC = recompute(layer, *args) if self.recompute_layers else layer(*args)
         return bev_BQC
 
     def _references(self, reference_Q2: Tensor, batch: int, history: Optional[History]) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from .recompute import recompute
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with GroupNorm and a projected residual; halves height and width."""
@@ -31,6 +33,7 @@ class MicroBackbone(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         stem, middle, last = widths
+        self.checkpoint_blocks = False
         self.conv1 = nn.Conv2d(3, stem, 5, stride=2, padding=2, bias=False)
         self.norm1 = nn.GroupNorm(8, stem)
         self.layer1 = BasicBlock(stem, middle)
@@ -41,4 +44,6 @@ class MicroBackbone(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tuple[Tensor, ...]:
         x = torch.relu(self.norm1(self.conv1(images_BCHW)))
-        return (self.layer2(self.layer1(x)),)
+        for block in (self.layer1, self.layer2):
+            x = recompute(block, x, draws=False) if self.checkpoint_blocks else block(x)
+        return (x,)

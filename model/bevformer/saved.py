@@ -7,8 +7,9 @@ Works on the meta device too, where tensors have shapes and storages but no memo
 from contextlib import contextmanager
 from typing import Any, Dict, Iterable, Iterator, List, Set
 
-import torch
 from torch import Tensor, nn
+
+from .recompute import saving_through
 
 
 def _storage(tensor: Tensor) -> Any:
@@ -65,7 +66,7 @@ class SavedBytes:
         """In the block, saved tensors are counted; `label` is for what no watched module saves."""
         self._labels.append(label)
         try:
-            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
+            with saving_through(self._pack, lambda tensor: tensor):
                 yield
         finally:
             del self._labels[:]

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..recompute import recompute
+
 
 def deform_attn(
     value_MSC: Tensor,
@@ -17,6 +19,7 @@ def deform_attn(
     reference_MQZ2: Tensor,
     offsets_MQHLP2: Tensor,
     logits_MQHLP: Tensor,
+    again: bool = False,
 ) -> Tensor:
     """Weighted sum of bilinear samples around each query's reference points, (M, Q, C).
 
@@ -28,22 +31,34 @@ def deform_attn(
 
     Queries come last inside: softmax, product and sum then run along them, which a CPU does several times
     faster than along the few points of each.
+
+    again: the samples are dropped and taken again in the backward pass, one map and level at a time.
     """
     M, Q, H, L, P, _ = offsets_MQHLP2.shape
-    D = value_MSC.shape[-1] // H
     weights = logits_MQHLP.permute(0, 2, 3, 4, 1).reshape(M * H, L * P, Q).softmax(1)
     weights_L = weights.view(M * H, L, 1, P, Q).unbind(1)
     grids_L = _grids(shapes_L, reference_MQZ2, offsets_MQHLP2).unbind(2)
     values_L = value_MSC.transpose(1, 2).split([h * w for h, w in shapes_L], 2)
     out = None
-    for (h, w), value, grid, weight in zip(shapes_L, values_L, grids_L, weights_L):
-        plane = value.reshape(M * H, D, h, w)
-        grid = grid.flatten(0, 1).transpose(2, 3)  # (M * H, P, Q, 2)
-        samples = F.grid_sample(plane, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        part = (samples * weight).sum(2)  # (M * H, D, Q)
+    for hw, value, grid, weight in zip(shapes_L, values_L, grids_L, weights_L):
+        part = (_level_by_map if again else _level)(value, hw, grid, weight)
         out = part if out is None else out + part
     assert out is not None
-    return out.view(M, H * D, Q).transpose(1, 2)
+    return out.view(M, -1, Q).transpose(1, 2)
+
+
+def _level(value_MCs: Tensor, hw: Tuple[int, int], grid_MHP2Q: Tensor, weight_mh1PQ: Tensor) -> Tensor:
+    """Weighted sums of the samples of one level, (M * H, D, Q); mh = M * H, s = h * w."""
+    M, H = grid_MHP2Q.shape[:2]
+    plane = value_MCs.reshape(M * H, -1, *hw)
+    grid = grid_MHP2Q.flatten(0, 1).transpose(2, 3)  # (M * H, P, Q, 2)
+    samples = F.grid_sample(plane, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return (samples * weight_mh1PQ).sum(2)
+
+
+def _level_by_map(value_MCs: Tensor, hw: Tuple[int, int], grid_MHP2Q: Tensor, weight_mh1PQ: Tensor) -> Tensor:
+    maps = zip(value_MCs.split(1), grid_MHP2Q.split(1), weight_mh1PQ.split(grid_MHP2Q.shape[1]))
+    return torch.cat([recompute(_level, value, hw, *rest, draws=False) for value, *rest in maps])
 
 
 def _grids(shapes_L: Sequence[Tuple[int, int]], reference_MQZ2: Tensor, offsets_MQHLP2: Tensor) -> Tensor:

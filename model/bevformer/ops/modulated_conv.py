@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..recompute import recompute
+
 
 def modulated_deform_conv(
     input_BCHW: Tensor,
@@ -16,10 +18,12 @@ def modulated_deform_conv(
     stride: int,
     padding: int,
     dilation: int,
+    again: bool = False,
 ) -> Tensor:
     """One group, no bias.  offset: (dy, dx) per tap in input pixels; outside is zero.
 
-    Tap by tap, so that at most one sampled copy of the input is alive in inference.
+    Tap by tap, so that at most one sampled copy of the input is alive in inference.  again: in training too;
+    each tap is sampled again in the backward pass.
     Source: facts bevformer.md, Backbone and neck; mmcv modulated_deform_conv.
     """
     B, C, H, W = input_BCHW.shape
@@ -32,7 +36,12 @@ def modulated_deform_conv(
         y = rows + (tap // size) * dilation + offset_B2Khw[:, 2 * tap]
         x = cols + (tap % size) * dilation + offset_B2Khw[:, 2 * tap + 1]
         grid = torch.stack([(2 * x + 1) / W - 1, (2 * y + 1) / H - 1], dim=-1)
-        sampled = F.grid_sample(input_BCHW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        sampled = sampled * mask_BKhw[:, tap : tap + 1]
-        out = out + weight_OCkk[:, :, tap // size, tap % size] @ sampled.flatten(2)
+        args = (input_BCHW, grid, mask_BKhw[:, tap : tap + 1], weight_OCkk[:, :, tap // size, tap % size])
+        out = out + (recompute(_tap, *args, draws=False) if again else _tap(*args))
     return out.view(B, -1, h, w)
+
+
+def _tap(input_BCHW: Tensor, grid_Bhw2: Tensor, mask_B1hw: Tensor, weight_OC: Tensor) -> Tensor:
+    """What one of the taps adds, (B, O, h * w)."""
+    sampled = F.grid_sample(input_BCHW, grid_Bhw2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return weight_OC @ (sampled * mask_B1hw).flatten(2)
