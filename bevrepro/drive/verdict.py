@@ -39,7 +39,7 @@ def judge(recipe: Recipe, kind: str, evidence: Evidence) -> Verdict:
     """The verdict of `kind` (recipes.EVAL or TRAIN) on what is known."""
     causes = causes_of(recipe, kind, evidence)
     metrics = evidence.metrics
-    if metrics is None or metrics.map is None or metrics.nds is None:
+    if metrics is None or metrics.nds is None:
         what = "the checkpoint does not load" if evidence.refused else evidence.stopped
         what = what or (metrics.broken if metrics is not None else None)
         sentence = f"there are no metrics to compare{f': {what}' if what else ''}"
@@ -51,16 +51,24 @@ def judge(recipe: Recipe, kind: str, evidence: Evidence) -> Verdict:
     if partial:
         return _verdict(recipe, kind, UNKNOWN, partial, causes, evidence, maps, nds)
     word = _place(metrics.map, metrics.nds, maps, nds)
+    if word == UNKNOWN:
+        return _verdict(
+            recipe, kind, word, f"NDS is within {said}, mAP is not known", causes, evidence, maps, nds
+        )
     if word == PASS and any(cause.sure for cause in causes):  # right numbers of another recipe are no pass
         said = f"within {said}, but this is not the recipe's run"
         return _verdict(recipe, kind, UNKNOWN, said, causes, evidence, maps, nds)
     return _verdict(recipe, kind, word, f"{WORDS[word]} {said}", causes, evidence, maps, nds)
 
 
-def _place(map_: float, nds: float, maps: Band, ndss: Band) -> str:
-    if map_ < maps[0] - SLACK or nds < ndss[0] - SLACK:
+def _place(map_: float | None, nds: float, maps: Band, ndss: Band) -> str:
+    """NDS alone can be outside, not inside."""
+    known = [(nds, ndss)] if map_ is None else [(map_, maps), (nds, ndss)]
+    if any(value < band[0] - SLACK for value, band in known):
         return BELOW
-    return ABOVE if map_ > maps[1] + SLACK or nds > ndss[1] + SLACK else PASS
+    if any(value > band[1] + SLACK for value, band in known):
+        return ABOVE
+    return UNKNOWN if map_ is None else PASS
 
 
 def _wanted(recipe: Recipe, kind: str, known: Evidence) -> tuple[Band | None, Band | None, str]:
