@@ -32,6 +32,7 @@ def write_whole(path: str, fill: Callable[[Any], Any]) -> None:
         os.chmod(temporary, 0o644)  # mkstemp makes 0600
         os.replace(temporary, path)
         temporary = None
+        sync_folder(folder)
     except OSError as error:
         raise DiskError(
             "could not write %s: %s" % (path, error.strerror),
@@ -61,6 +62,21 @@ class _Witness:
         self.stream.flush()
 
 
+def sync_folder(folder: str) -> None:
+    """So that a rename outlives a power loss; without it, a later one may reach the disk before it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a system that opens no folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
 def link_latest(path: str) -> None:
     """Make `latest.pth` beside `path` point to it (a copy where links are not possible)."""
     folder, name = os.path.split(os.path.abspath(path))
@@ -74,3 +90,4 @@ def link_latest(path: str) -> None:
             write_whole(latest, lambda stream: shutil.copyfileobj(source, stream))
         return
     os.replace(temporary, latest)
+    sync_folder(folder)

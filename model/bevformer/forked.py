@@ -61,7 +61,7 @@ def _gone(exit_code: int) -> UserError:
 
 def _serve(parent: int, sender: Any, make: Callable[..., Iterable[Any]], args: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this one
-    _end_with(parent)
+    end_with(parent)
     try:
         for value in make(*args):
             sender.send(("value", value))
@@ -76,8 +76,8 @@ def _serve(parent: int, sender: Any, make: Callable[..., Iterable[Any]], args: A
     sender.close()
 
 
-def _end_with(parent: int) -> None:
-    """Ask Linux to end this process with its parent, also when that is killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def end_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Ask Linux to send this process a signal when its parent ends, also when that is killed."""
+    ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)

@@ -8,6 +8,7 @@ back.  So neither the number of workers nor how far they are ahead can be seen i
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Deque, Iterator, List, Optional, Sequence, Tuple
@@ -17,13 +18,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from .errors import ChildError, DataError, UserError
-from .forked import _end_with
+from .forked import end_with
 from .ranks import Ranks
 from .runstate import DataOrder, step_rng
 from .types import Sample
 
 AHEAD = 2  # samples that each worker has ready
 SHM = "/dev/shm"
+NOTICED_S = 10.0  # until a process that died is known to be dead, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,19 @@ class WorkerLoader(Loader):
         if stop is not None:
             stop()
 
+    def _exit_codes(self, wait_s: float) -> List[int]:
+        """Of the workers that did not end well; a broken pipe is seen before the system tells of a death."""
+        end_s = time.monotonic() + wait_s
+        while True:
+            codes = [worker.exitcode for worker in getattr(self._loaded, "_workers", ())]
+            ended = [code for code in codes if code]
+            if ended or time.monotonic() >= end_s:
+                return ended
+            time.sleep(0.02)
+
     def _died(self, error: Exception) -> Exception:
         """A sentence for a dead worker; any other error as it is."""
-        codes = [worker.exitcode for worker in getattr(self._loaded, "_workers", ())]
-        ended = [code for code in codes if code]
+        ended = self._exit_codes(NOTICED_S if isinstance(error, (OSError, EOFError)) else 0.0)
         if not ended and "worker" not in str(error):
             return error
         name = signal.Signals(-ended[0]).name if ended and ended[0] < 0 else None
@@ -233,7 +244,7 @@ class _Quiet:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         if os.name == "posix" and os.uname().sysname == "Linux":
-            _end_with(self._parent)
+            end_with(self._parent)
 
 
 def _as_it_is(loaded: Any) -> Any:

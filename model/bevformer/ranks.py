@@ -16,6 +16,8 @@ import datetime
 import math
 import os
 import re
+import signal
+import sys
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
@@ -23,6 +25,7 @@ import torch
 from torch import nn
 
 from .errors import ChildError, ConfigError
+from .forked import end_with
 
 BUCKET_B = 25 << 20  # as DistributedDataParallel's
 TIMEOUT_S = 1800.0  # a process that is gone is noticed at once; this is for one that hangs
@@ -137,6 +140,8 @@ def join(world: int, on_gpus: bool, timeout_s: Optional[float] = None) -> Ranks:
     if not started_by_torchrun():
         return Ranks(world)
     processes, process = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    if sys.platform == "linux":
+        end_with(os.getppid(), signal.SIGTERM)  # a torchrun that was killed leaves no orphans on the devices
     ranks = Ranks(max(world, processes), processes, process)
     if on_gpus:
         torch.cuda.set_device(local_device(on_gpus))

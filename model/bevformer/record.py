@@ -149,7 +149,7 @@ class RunKeeper:
             "host": host_summary(device),
             "workers": options.workers,
         }
-        self._earlier = (read_record(self.path) if first_step else None) or {}
+        self._earlier = (read_record(self.path) if first_step or options.resume else None) or {}
         self._record: Dict[str, Any] = {
             "kind": "train",
             "status": "running",
@@ -189,6 +189,9 @@ class RunKeeper:
         others = [each for each in self._record["validations"] if each.get("step") != found["step"]]
         self._record["validations"] = others + [found]
         self.write("running")
+
+    def has_validation(self, step: int) -> bool:
+        return any(each.get("step") == step for each in self._record["validations"])
 
     def finish(self, outcome: Outcome, model: torch.nn.Module) -> Dict[str, Any]:
         """The result event's fields."""

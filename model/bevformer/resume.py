@@ -9,6 +9,7 @@ import torch
 from .checkpoint import load_checkpoint
 from .config import Config, to_dict
 from .errors import CheckpointError, ConfigError, DataError
+from .frames import frames_difference, frames_digest, read_frames
 from .init_weights import file_digest
 from .ranks import Ranks
 from .record import read_record
@@ -18,13 +19,13 @@ from .talk import Talk
 
 
 def find_resume(options: Options, talk: Talk) -> Optional[Dict[str, Any]]:
-    """The checkpoint to go on from, None for a fresh start.
+    """The checkpoint to go on from with its `path`, None for a fresh start.
 
     A named file has to exist and be whole; `auto` takes latest.pth, or the newest whole one where that is
     damaged.  A fresh start in a folder that holds a run already is refused: it would be overwritten.
     """
     if options.resume and options.resume != "auto":
-        return load_checkpoint(options.resume)
+        return _read(options.resume)
     stored = read_record(os.path.join(options.work_dir, "run.json")) or {}
     # Without run.json an epoch counts as long: its file is then newer than any that an interruption left.
     steps_per_epoch = int(stored.get("steps_per_epoch") or 10**6)
@@ -46,13 +47,13 @@ def _newest_whole(latest: str, there: List[str], talk: Talk) -> Optional[Dict[st
     first: Optional[CheckpointError] = None
     if os.path.exists(latest):
         try:
-            return load_checkpoint(latest)
+            return _read(latest)
         except CheckpointError as error:
             first = error
             there = [path for path in there if not os.path.samefile(path, latest)]
     for path in there:
         try:
-            found = load_checkpoint(path)
+            found = _read(path)
         except CheckpointError as error:
             first = first or error
             talk.note(error.seen)
@@ -69,37 +70,56 @@ def _newest_whole(latest: str, there: List[str], talk: Talk) -> Optional[Dict[st
     )
 
 
+def _read(path: str) -> Dict[str, Any]:
+    """With the path of the file itself where `path` is a link to it, as latest.pth is."""
+    folder, name = os.path.split(path)
+    if os.path.islink(path) and not os.path.dirname(os.readlink(path)):
+        name = os.readlink(path)
+    return dict(load_checkpoint(path), path=os.path.join(folder, name))
+
+
 def check_resumed(resumed: Optional[Dict[str, Any]], config: Config, options: Options) -> int:
     """The seed of the run.  Refuses to go on with another configuration, data or seed, and says which."""
     if resumed is None:
         return options.seed or 0
-    meta = resumed["meta"]
+    meta, path = resumed["meta"], resumed["path"]
     if "optimizer" not in resumed or not {"iter", "config"} <= set(meta):
         raise CheckpointError(
-            "%s holds weights, but not where its training stood" % options.resume,
+            "%s holds weights, but not where its training stood" % path,
             "A run can only go on from a checkpoint that `train` wrote.",
         )
     difference = config_difference(_stored_config(meta), json.loads(json.dumps(to_dict(config))))
     if difference:
         raise ConfigError(
-            "the configuration differs from the one %s was trained with: %s"
-            % (options.resume, "; ".join(difference[:8])),
+            "the configuration differs from the one %s was trained with: %s" % (path, _first(difference)),
             "The result would be neither the one nor the other.",
             "Give the same configuration, or start afresh in another --work-dir.",
         )
-    if options.infos_digest and meta.get("infos_digest") not in ("", None, options.infos_digest):
-        raise DataError(
-            "the frames differ from those that %s was trained on" % options.resume,
-            "Digest %s... then, %s... now." % (meta["infos_digest"][:12], options.infos_digest[:12]),
-            "Give the same --infos, or start afresh in another --work-dir.",
-        )
+    _check_frames(meta, path, options)
     seed = int(meta.get("seed", 0))
     if options.seed is not None and options.seed != seed:
         raise ConfigError(
-            "--seed %d, but %s was trained with seed %d" % (options.seed, options.resume, seed),
+            "--seed %d, but %s was trained with seed %d" % (options.seed, path, seed),
             do="Leave --seed out, or start afresh in another --work-dir.",
         )
     return seed
+
+
+def _check_frames(meta: Dict[str, Any], path: str, options: Options) -> None:
+    """Raises DataError that says what differs, where frames.txt beside the checkpoint still tells."""
+    then, now = str(meta.get("frames_digest") or ""), frames_digest(options.frames)
+    if not (then and now):  # an older checkpoint
+        then, now = str(meta.get("infos_digest") or ""), options.infos_digest
+    if not (then and now) or then == now:
+        return
+    lines = read_frames(os.path.dirname(path), then)
+    raise DataError(
+        "the frames differ from those that %s was trained on%s"
+        % (path, ": " + frames_difference(lines, options.frames) if lines and options.frames else ""),
+        "The result would be neither the one nor the other. Digest %s... then, %s... now."
+        % (then[:12], now[:12]),
+        "Give the same --infos, or start afresh in another --work-dir.",
+    )
 
 
 def check_world(resumed: Optional[Dict[str, Any]], ranks: Ranks, options: Options) -> None:
@@ -107,7 +127,8 @@ def check_world(resumed: Optional[Dict[str, Any]], ranks: Ranks, options: Option
     then = resumed["meta"].get("world_size", 1) if resumed else ranks.world
     if then != ranks.world:
         raise ConfigError(
-            "%s was trained with %d ranks, this would go on with %d" % (options.resume, then, ranks.world),
+            "%s was trained with %d ranks, this would go on with %d"
+            % (resumed["path"] if resumed else "", then, ranks.world),
             "Batch, data order and learning rate would change within the run.",
             "Give --emulate-gpus %d, or start afresh in another --work-dir." % then,
         )
@@ -160,6 +181,10 @@ def config_difference(then: Any, now: Any, path: str = "") -> List[str]:
             for line in config_difference(then.get(key), now.get(key), "%s.%s" % (path, key) if path else key)
         ]
     return [] if then == now else ["%s: %s -> %s" % (path, then, now)]
+
+
+def _first(lines: List[str], most: int = 8) -> str:
+    return "; ".join(lines[:most] + (["and %d more" % (len(lines) - most)] if len(lines) > most else []))
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, resumed: Optional[Dict[str, Any]]) -> int:

@@ -29,6 +29,7 @@ class Options:
     allow_partial_init: bool = False
     deterministic: bool = False
     infos_digest: str = ""
+    frames: Sequence[str] = ()  # a line for each (`frames`); none: only the digest can tell that they changed
     command: Sequence[str] = ()
     emulate_gpus: Optional[int] = None  # ranks to stand for; None: as many as the recipe asks for
     keep_last: Optional[int] = None  # checkpoints; 0: all; None: as the recipe's kind has it

@@ -1,21 +1,24 @@
 """The checkpoints of a work folder: written, pointed to, and thinned out."""
 
+import errno
 import os
 import re
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import IO, Any, Callable, Dict, List, Mapping, Optional
 
 import torch
 from torch import nn
 
 from .atomic import link_latest
 from .checkpoint import load_checkpoint, save_checkpoint
-from .errors import CheckpointError, ConfigError, DiskError
+from .errors import CheckpointError, ConfigError, DiskError, UserError
 from .runstate import DataOrder
 
 SAVE_EVERY_STEPS = 500  # for recipes of a fixed number of steps; the others save once per epoch, as upstream
 KEEP_LAST_STEPS = 5  # of those; every epoch of the others is kept, as upstream
+LOCK = ".lock"
+HALF_WRITTEN = r"\.((iter|epoch)_\d+\.pth|latest\.pth|run\.json|config\.json|frames\.txt)\."
 
 
 def step_of(name: str, steps_per_epoch: int) -> Optional[int]:
@@ -36,20 +39,55 @@ def newest_first(work_dir: str, steps_per_epoch: int) -> List[str]:
     return [os.path.join(work_dir, name) for _, name in sorted(found, reverse=True)]
 
 
-def open_work_dir(path: str) -> None:
-    """Make the folder and write into it once.  Raises DiskError: in the first second, not after an epoch."""
-    probe = os.path.join(path, ".writable-%d" % os.getpid())
+def open_work_dir(path: str) -> Optional[IO[str]]:
+    """Make the folder, claim it for this process and clear away what a killed one left half written.
+
+    The folder is claimed until the returned file is closed or the process ends, however it ends; None where
+    the file system knows no locks.  Raises DiskError: in the first second, not after an epoch; and UserError
+    where another training writes there.
+    """
     try:
         os.makedirs(path, exist_ok=True)
-        with open(probe, "wb") as stream:
-            stream.write(b"1")
-        os.unlink(probe)
+        stream = open(os.path.join(path, LOCK), "a+", encoding="utf-8")  # noqa: SIM115 - the claim
+        claimed = _claimed(stream, path)
+        stream.truncate(0)
+        stream.write("%d\n" % os.getpid())
+        stream.flush()
+        for name in os.listdir(path):
+            if re.match(HALF_WRITTEN, name):
+                os.unlink(os.path.join(path, name))
     except OSError as error:
         raise DiskError(
             "cannot write into the work folder %s: %s" % (path, error.strerror),
             "Checkpoints and logs have to go there.",
             "Name another --work-dir, or make room there.",
         ) from error
+    return stream if claimed else None
+
+
+def _claimed(stream: IO[str], path: str) -> bool:
+    """A lock of the process, not of the file: the processes that read images do not inherit it."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return False
+    for wait_s in (0.2, 0.8, 2.0, 0.0):  # one that was killed a moment ago may still be ending
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                return False
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+        time.sleep(wait_s)
+    stream.seek(0)
+    holder = stream.read().strip() or "unknown"
+    raise UserError(
+        "%s belongs to a training that still runs: process %s" % (path, holder),
+        "Two of them would overwrite each other's checkpoints and logs.",
+        "Wait for it, stop it (kill %s), or name another --work-dir." % holder,
+    )
 
 
 @dataclass(frozen=True)
@@ -80,7 +118,9 @@ class Saver:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: Optional[Mapping[str, float]] = None,
+        more: Optional[Mapping[str, Any]] = None,
     ) -> str:
+        """`more`: goes into the meta besides what is the same in all checkpoints of the run."""
         path = self.path(done)
         if not self.leads:
             return path
@@ -89,9 +129,15 @@ class Saver:
             iter=done,
             epoch=done // self.order.steps_per_epoch,
             time=time.strftime("%Y-%m-%d %H:%M:%S"),
+            **(more or {}),
         )
-        save_checkpoint(path, model, optimizer, meta, scaler)
-        link_latest(path)
+        try:
+            save_checkpoint(path, model, optimizer, meta, scaler)
+            link_latest(path)
+        except DiskError as error:
+            error.why = "The checkpoints that were written before are whole."
+            error.do = "Make room there, then give the same command with --resume auto."
+            raise
         self._thin_out(path)
         return path
 

@@ -24,12 +24,13 @@ from .atomic import write_atomically
 from .checkpoint import load_weights
 from .config import Config, override, to_dict
 from .errors import ConfigError, DataError, DiskError, UserError
+from .frames import frame_lines, frames_digest, write_frames
 from .init_weights import initialise
 from .loading import free_shared_memory_b, workers_that_fit
 from .loop import Diverged, Interrupted, Training, train_loop
 from .optim import build_optimizer, lr_factor
 from .profiling import NoProfile, Profile
-from .ranks import join, leave, local_device
+from .ranks import Ranks, join, leave, local_device
 from .resume import check_resumed, check_world, find_resume, restore_optimizer, resumed_init
 from .runstate import DataOrder, Options, seed_weights
 from .saving import Saver, keep_last_of, open_work_dir
@@ -154,6 +155,7 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         args.resume or args.resume_from,
         deterministic=args.deterministic,
         infos_digest=record.infos_digest(infos.infos),
+        frames=frame_lines(dataset),
         command=["train"] + list(argv),
         init_from=args.init_from,
         allow_partial_init=args.allow_partial_init,
@@ -244,9 +246,27 @@ def run(
     seed = check_resumed(resumed, config, options)
     world = options.emulate_gpus or config.schedule.world_size
     ranks = join(world, bool(options.gpus), options.rank_timeout_s)
-    if ranks.leads:
-        open_work_dir(options.work_dir)
-    check_world(resumed, ranks, options)
+    claim = open_work_dir(options.work_dir) if ranks.leads else None
+    try:
+        check_world(resumed, ranks, options)
+        return _run_ranks(config, dataset, options, talk, build, validator, resumed, seed, ranks)
+    finally:
+        if claim is not None:
+            claim.close()
+
+
+def _run_ranks(
+    config: Config,
+    dataset: Any,
+    options: Options,
+    talk: Talk,
+    build: Callable[[Config], nn.Module],
+    validator: Optional[Validator],
+    resumed: Optional[Dict[str, Any]],
+    seed: int,
+    ranks: Ranks,
+) -> Dict[str, Any]:
+    """The part of `run` in which the processes have met and the work folder is this run's."""
     order = DataOrder(tuple(dataset.labelled_indices()), config.schedule.samples_per_gpu, seed, ranks.world)
     if not order.indices:
         raise DataError(
@@ -263,7 +283,7 @@ def run(
     init: Optional[Dict[str, Any]] = None
     if resumed is not None:
         init = resumed_init(resumed, options, talk)
-        load_weights(model, resumed["state_dict"], str(options.resume))
+        load_weights(model, resumed["state_dict"], resumed["path"])
     elif options.init_from:
         report = initialise(model, options.init_from, options.allow_partial_init)
         talk.note(report.sentence())
@@ -287,7 +307,7 @@ def run(
         ranks,
         device,
         workers=options.workers,
-        start=options.resume if options.resume not in (None, "auto") else "",
+        start=resumed["path"] if resumed else "",
     )
     return _train(config, options, job, talk, init, validator)
 
@@ -299,6 +319,7 @@ def checkpoint_meta(
     init: Optional[Dict[str, Any]],
     world: int = 1,
     precision: str = "fp32",
+    frames: str = "",
 ) -> Dict[str, Any]:
     """What stands in a checkpoint's meta besides epoch, iter and time.
 
@@ -313,6 +334,7 @@ def checkpoint_meta(
         "hook_msgs": {},
         "config_json": json.dumps(to_dict(config)),
         "infos_digest": infos_digest,
+        "frames_digest": frames,
         "world_size": world,
         "precision": precision,
         "init_from": init,
@@ -335,7 +357,10 @@ def _train(
         job.ranks,
         job.scale.precision,
     )
-    meta = checkpoint_meta(config, order.seed, options.infos_digest, init, ranks.world, precision.kind)
+    frames = frames_digest(options.frames)
+    meta = checkpoint_meta(
+        config, order.seed, options.infos_digest, init, ranks.world, precision.kind, frames
+    )
     keep = keep_last_of(options.keep_last, by_epoch)
     saver = Saver(options.work_dir, meta, by_epoch, order, ranks.leads, keep, talk.note)
     if not ranks.leads:
@@ -344,10 +369,14 @@ def _train(
             if validator is not None and validator.due(done, job.total, order):
                 attend(ranks)
 
+        if _validation_was_due(validator, saver, job) and ranks.sum([0.0])[0]:
+            wait(job.first_step, "")
         train_loop(job, saver, NoLog(), talk, wait)
         return {}
     config_text = json.dumps(to_dict(config), indent=2)
     write_atomically(os.path.join(options.work_dir, "config.json"), config_text + "\n")
+    if options.frames:
+        write_frames(options.work_dir, options.frames)
     keeper = record.RunKeeper(
         config, options, order, job.device, job.first_step, job.total, init, ranks, precision
     )
@@ -371,6 +400,11 @@ def _train(
         keeper.write("running")
         if job.first_step == 0:
             job.save(saver, 0)
+        if _validation_was_due(validator, saver, job):
+            path = saver.path(job.first_step)
+            missed = os.path.isfile(path) and not keeper.has_validation(job.first_step)
+            if ranks.sum([float(missed)])[0]:
+                saved(job.first_step, path)
         profile = Profile(options.work_dir, talk, job.device) if options.profile else NoProfile()
         outcome = train_loop(job, saver, log, talk, saved, profile)
     except UserError as stop:
@@ -379,6 +413,17 @@ def _train(
     finally:
         log.close()
     return keeper.finish(outcome, job.model)
+
+
+def _validation_was_due(validator: Optional[Validator], saver: Saver, job: Training) -> bool:
+    """Where the run goes on: a run may be ended between a checkpoint and the end of its validation."""
+    done = job.first_step
+    return (
+        validator is not None
+        and done > 0
+        and saver.due(done, job.total)
+        and validator.due(done, job.total, job.order)
+    )
 
 
 def _log_header(log: TrainLog, config: Config, options: Options, job: Training) -> None:

@@ -53,6 +53,22 @@ class NuScenesQueue:
     def __len__(self) -> int:
         return len(self.infos.infos)
 
+    def token_of(self, index: int) -> str:
+        return str(self.infos.infos[index]["token"])
+
+    def parts_of(self, index: int) -> Dict[str, bytes]:
+        """Everything of a frame that a training sees, but the images: time, boxes and poses."""
+        info = self.infos.infos[index]
+        boxes = [np.ascontiguousarray(info[name], dtype=np.float64) for name in ("gt_boxes", "gt_velocity")]
+        names = " ".join(map(str, info["gt_names"])).encode()
+        return {
+            "time": ("%s %s" % (info["scene_token"], info["timestamp"])).encode(),
+            "boxes": b"".join(each.tobytes() for each in boxes)
+            + np.asarray(info["valid_flag"], dtype=bool).tobytes()
+            + names,
+            "poses": self._lidar2img_FN44[index].tobytes() + self._can_bus_F18[index].tobytes(),
+        }
+
     def labelled_indices(self) -> List[int]:
         """Frames whose boxes are trained on: positions k-1, 2k-1, ... of each scene for `label_every` = k.
 
