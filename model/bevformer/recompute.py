@@ -51,7 +51,8 @@ class _Part:
         tensors = [arg for arg in args if isinstance(arg, Tensor)]
         self._function = function
         self._others = [None if isinstance(arg, Tensor) else (arg,) for arg in args]
-        self._inputs: Any = _Inputs.apply(torch.empty(0, requires_grad=True), *tensors).grad_fn
+        # The tensor and not its grad_fn, which in torch 1.10 does not keep what it saved alive.
+        self._inputs: Any = _Inputs.apply(torch.empty(0, requires_grad=True), *tensors)
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         self._kind = "cuda" if device.type == "cuda" else "cpu"
         self._autocast = _autocast_state(self._kind)
@@ -70,19 +71,16 @@ class _Part:
         return self._again.pop(index)
 
     def _run_again(self) -> None:
-        saved = iter(self._inputs.saved_tensors)
+        saved = iter(self._inputs.grad_fn.saved_tensors)
         args = [next(saved) if other is None else other[0] for other in self._others]
         made: Dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> None:
             made[len(made)] = tensor.detach()
 
-        enabled, dtype = self._autocast
-        autocast = torch.autocast(self._kind, dtype=dtype, enabled=enabled, cache_enabled=False)
-        with saving_through(keep, _never), torch.enable_grad(), autocast, _random_as(
-            self._random, self._cuda
-        ):
-            self._function(*args)
+        with saving_through(keep, _never), torch.enable_grad(), _autocast_as(self._autocast, self._kind):
+            with _random_as(self._random, self._cuda):
+                self._function(*args)
         if len(made) != self._count:
             raise RuntimeError(
                 "recomputing saved %d tensors instead of %d: the function is not repeatable"
@@ -159,3 +157,12 @@ def _autocast_state(kind: str) -> Tuple[bool, torch.dtype]:
     if kind == "cuda":
         return torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
     return torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+
+
+@contextmanager
+def _autocast_as(state: Tuple[bool, torch.dtype], kind: str) -> Iterator[None]:
+    if state == _autocast_state(kind):
+        yield
+        return
+    with torch.autocast(kind, enabled=state[0], dtype=state[1], cache_enabled=False):
+        yield

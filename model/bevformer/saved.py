@@ -17,7 +17,8 @@ def _storage(tensor: Tensor) -> Any:
 
 
 def storage_bytes(tensor: Tensor) -> int:
-    return int(_storage(tensor).nbytes())
+    storage = _storage(tensor)  # torch 1.10's counts elements
+    return int(storage.nbytes() if hasattr(storage, "nbytes") else len(storage) * storage.element_size())
 
 
 class SavedBytes:

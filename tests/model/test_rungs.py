@@ -38,7 +38,7 @@ def lively(model):
     generator = torch.Generator().manual_seed(4)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and ("offset" in name or "attention_weights" in name):
-            nn.init.normal_(parameter, std=0.2, generator=generator)
+            parameter.data.normal_(std=0.2, generator=generator)
     return model.train()
 
 
