@@ -118,11 +118,18 @@ class LossScale:
         self._adapt(finite)
         return finite
 
+    def overflowed(self) -> None:
+        """For a step whose loss was not finite: it is left out, as one whose gradients overflowed.
+
+        Raises Diverged when that happens again and again.
+        """
+        self._adapt(False)
+
     def _adapt(self, finite: bool) -> None:
         self._overflows = 0 if finite else self._overflows + 1
         self._good = self._good + 1 if finite else 0
         if self._overflows >= OVERFLOWS_IN_A_ROW:
-            raise Diverged("the gradients overflowed in %d steps in a row" % self._overflows)
+            raise Diverged("loss or gradients overflowed in %d steps in a row" % self._overflows)
         if self.precision.fixed_scale:
             return
         if not finite:

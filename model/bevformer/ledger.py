@@ -1,6 +1,6 @@
 """The fidelity ledger: every departure of a run from its recipe, and what it does to the result."""
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import torch
 
@@ -19,7 +19,7 @@ IDENTICAL, ROUNDING, STATISTICS, CHANGES = (
 )
 
 
-def ledger_entry(what: str, effect: str, why: str) -> Dict[str, str]:
+def ledger_entry(what: str, effect: str, why: str) -> Dict[str, Any]:
     """One line: what differs from the recipe, its effect on the result, and why."""
     return {"what": what, "effect": effect, "why": why}
 
@@ -31,9 +31,12 @@ def fidelity_ledger(
     init: Optional[Mapping[str, Any]] = None,
     ranks: Ranks = ALONE,
     precision: Precision = FULL,
-) -> List[Dict[str, str]]:
-    """Every departure of this run from its recipe.  `init`: the record of its initial weights, if any."""
-    schedule, entries = config.schedule, []
+    memory: Sequence[Mapping[str, Any]] = (),
+) -> List[Dict[str, Any]]:
+    """Every departure of this run from its recipe.  `init`: the record of its initial weights, if any;
+    `memory`: entries about the memory ladder's rungs, of which one may be the precision.
+    """
+    schedule, entries = config.schedule, []  # type: Any, List[Dict[str, Any]]
     if schedule.world_size != ranks.world:
         entries.append(
             ledger_entry(
@@ -51,7 +54,8 @@ def fidelity_ledger(
                 "gradients add up in another order; divisor, random streams and sampler are the ranks' own",
             )
         )
-    entries += _of_precision(schedule.fp16_loss_scale, precision, device)
+    if not any(entry.get("amp") for entry in memory):
+        entries += _of_precision(schedule.fp16_loss_scale, precision, device)
     entries += [ledger_entry(what, CHANGES, why) for what, why in departures(config, init)]
     if options.deterministic and device.type == "cuda":
         entries.append(
@@ -61,10 +65,10 @@ def fidelity_ledger(
                 "the backward pass of grid_sample has no deterministic CUDA version",
             )
         )
-    return entries
+    return entries + [dict(entry) for entry in memory]
 
 
-def _of_precision(recipe_scale: float, precision: Precision, device: torch.device) -> List[Dict[str, str]]:
+def _of_precision(recipe_scale: float, precision: Precision, device: torch.device) -> List[Dict[str, Any]]:
     """Nothing where the run trains in what its recipe says."""
     recipe = "fp16" if recipe_scale else "fp32"
     if precision.kind == recipe:

@@ -76,8 +76,17 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> float:
-    """Scale all gradients so that their common L2 norm is at most `max_norm`; returns the norm before."""
+    """Scale all gradients so that their common L2 norm is at most `max_norm`; returns the norm before.
+
+    One that is not finite comes back as NaN, with the gradients as they were.
+    """
     having = [p for p in model.parameters() if p.requires_grad and p.grad is not None]
     if not having:
         return 0.0
-    return float(torch.nn.utils.clip_grad_norm_(having, max_norm, norm_type=2.0))
+    try:
+        norm = torch.nn.utils.clip_grad_norm_(having, max_norm, norm_type=2.0, error_if_nonfinite=True)
+    except RuntimeError as error:
+        if "non-finite" not in str(error):
+            raise
+        return math.nan
+    return float(norm)

@@ -5,22 +5,22 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
 
 from . import __version__
-from .amp import FULL, Precision
 from .atomic import write_atomically
 from .config import Config, to_dict
+from .frames import frames_digest
 from .ledger import fidelity_ledger
 from .loop import Outcome
-from .ranks import ALONE, Ranks
-from .runstate import DataOrder, Options
+from .provenance import code_record, environment_record, numerics, package_digest
+from .runstate import Options
+from .step import Training
 from .usage import peak_gib, peak_rss_gib
 
 
@@ -35,6 +35,7 @@ def versions() -> Dict[str, Optional[str]]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "cuda": torch.version.cuda,
+        "cudnn": _text(torch.backends.cudnn.version()) if torch.cuda.is_available() else None,
         "bevformer": __version__,
     }
 
@@ -49,16 +50,23 @@ def host_summary(device: torch.device) -> Dict[str, Any]:
         "memory_gib": _memory_gib(),
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "gpu_memory_gib": _gpu_memory_gib(device),
+        "gpu_capability": _gpu_capability(device),
     }
 
 
-def git_commit(folder: Optional[str] = None) -> Optional[Dict[str, Any]]:
-    """{"commit", "dirty"} of the checkout this code runs from; None outside one or without git."""
-    folder = folder or os.path.dirname(os.path.abspath(__file__))
-    if _git(folder, "ls-files", "--error-unmatch", "record.py") is None:
-        return None  # installed inside somebody else's repository
-    commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--", ".")
-    return None if commit is None else {"commit": commit, "dirty": None if changes is None else bool(changes)}
+def _text(value: Optional[int]) -> Optional[str]:
+    return None if value is None else str(value)
+
+
+def _gpu_memory_gib(device: torch.device) -> Optional[float]:
+    if device.type != "cuda":
+        return None
+    return round(torch.cuda.get_device_properties(device).total_memory / 2**30, 2)
+
+
+def _gpu_capability(device: torch.device) -> Optional[str]:
+    return "%d.%d" % torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
 def infos_digest(infos: Sequence[Mapping[str, Any]]) -> str:
@@ -94,16 +102,6 @@ def read_record(path: str) -> Optional[Dict[str, Any]]:
     return content if isinstance(content, dict) else None
 
 
-def _git(folder: str, *words: str) -> Optional[str]:
-    try:
-        done = subprocess.run(
-            ["git", "-C", folder] + list(words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
-
-
 def _cpu_name() -> Optional[str]:
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
@@ -123,66 +121,76 @@ def _memory_gib() -> Optional[float]:
 
 
 class RunKeeper:
-    """Keeps run.json up to date: one entry in `sessions` for every start of the same run."""
+    """Keeps run.json up to date: one entry in `sessions` for every start of the same run.
+
+    It is written at the start, at every checkpoint and at the end: of a session that is killed it tells up to
+    the last checkpoint.
+    """
 
     def __init__(
         self,
         config: Config,
         options: Options,
-        order: DataOrder,
-        device: torch.device,
-        first_step: int,
-        total: int,
+        job: Training,
         init: Optional[Dict[str, Any]] = None,
-        ranks: Ranks = ALONE,
-        precision: Precision = FULL,
+        preflight: Optional[Dict[str, Any]] = None,
     ) -> None:
         self.path = os.path.join(options.work_dir, "run.json")
-        self.work_dir, self._device = options.work_dir, device
-        self.ledger = fidelity_ledger(config, options, device, init, ranks, precision)
-        self._start_s = time.monotonic()
-        self._session: Dict[str, Any] = {
-            "command": [sys.executable, "-m", "bevformer"] + list(options.command),
-            "started": now_text(),
-            "first_step": first_step,
-            "versions": versions(),
-            "host": host_summary(device),
-            "workers": options.workers,
-        }
-        self._earlier = (read_record(self.path) if first_step or options.resume else None) or {}
-        self._record: Dict[str, Any] = {
-            "kind": "train",
-            "status": "running",
-            "config_name": config.name,
-            "config": to_dict(config),
-            "seed": order.seed,
-            "random_scheme": "pure function of (seed, step, rank), version 1",
-            "infos_digest": options.infos_digest,
-            "frames": len(order.indices),
-            "steps_per_epoch": order.steps_per_epoch,
-            "total_steps": total,
-            "effective_batch": order.batch * ranks.world,
-            "ranks": {"world": ranks.world, "processes": ranks.processes},
-            "code": git_commit(),
-            "init_from": init,
-            "precision": {"kind": precision.kind, "fixed_loss_scale": precision.fixed_scale},
-            "ledger": self.ledger,
-            "validations": list(self._earlier.get("validations") or []),
-            "sessions": list(self._earlier.get("sessions") or []) + [self._session],
-        }
+        self.work_dir, self._device, self._ranks = options.work_dir, job.device, job.ranks
+        self._start_s, self._start_cpu_s = time.monotonic(), time.process_time()
+        self.ledger = fidelity_ledger(
+            config, options, job.device, init, job.ranks, job.scale.precision, job.memory.entries
+        )
+        self._session = _session(options, job, preflight)
+        resumes = bool(job.first_step or options.resume)
+        self._earlier = (read_record(self.path) if resumes else None) or {}
+        self._record = _about(config, options, job, init)
+        self._record.update(
+            code=self._session["code"],
+            ledger=self.ledger,
+            initial_weights_digest=self._earlier.get("initial_weights_digest")
+            if job.first_step
+            else weights_digest(job.model),
+            epochs=_until(job.first_step, self._earlier.get("epochs")),
+            validations=list(self._earlier.get("validations") or []),
+            sessions=list(self._earlier.get("sessions") or []) + [self._session],
+        )
 
     def write(self, status: str, **fields: Any) -> Dict[str, Any]:
+        seconds = round(time.monotonic() - self._start_s, 2)
+        on_gpu = self._device.type == "cuda"
         self._session.update(
             status=status,
-            seconds=round(time.monotonic() - self._start_s, 2),
+            seconds=seconds,
+            cpu_seconds=round(time.process_time() - self._start_cpu_s, 2),
+            gpu_seconds=round(seconds * self._ranks.processes, 2) if on_gpu else None,
             peak_rss_gib=peak_rss_gib(),
-            peak_gpu_gib=peak_gib(self._device) if self._device.type == "cuda" else None,
+            peak_gpu_gib=peak_gib(self._device) if on_gpu else None,
             updated=now_text(),
             **fields,
         )
-        self._record.update(status=status)
+        sessions = self._record["sessions"]
+        self._record.update(
+            status=status,
+            wall_seconds=_total(sessions, "seconds"),
+            gpu_seconds=_total(sessions, "gpu_seconds"),
+        )
         write_record(self.path, self._record)
         return self._record
+
+    def departed(self, entry: Dict[str, Any]) -> None:
+        """A departure from the recipe that the run made on its way."""
+        self.ledger.append(entry)
+        self.write("running")
+
+    def saved(self, done: int, path: str, means: Mapping[str, float]) -> None:
+        """A checkpoint after `done` steps; `means` of the loss terms since the one before."""
+        others = [each for each in self._record["epochs"] if each.get("step") != done]
+        epoch = done / self._record["steps_per_epoch"]
+        rounded = {key: round(value, 6) for key, value in means.items()}
+        now = {"step": done, "epoch": round(epoch, 3), "checkpoint": path, "means": rounded}
+        self._record["epochs"] = others + [now]
+        self.write("running", last_step=done)
 
     def add_validation(self, found: Dict[str, Any]) -> None:
         """One entry per validated checkpoint; one that is done again after a resume replaces the earlier."""
@@ -195,7 +203,7 @@ class RunKeeper:
 
     def finish(self, outcome: Outcome, model: torch.nn.Module) -> Dict[str, Any]:
         """The result event's fields."""
-        result = {
+        result: Dict[str, Any] = {
             "checkpoint": outcome.checkpoint,
             "steps": outcome.steps_done,
             "seconds_per_step": outcome.seconds_per_step or self._earlier.get("seconds_per_step"),
@@ -206,3 +214,56 @@ class RunKeeper:
         self._record.update(result)
         self.write("finished")
         return dict(result, work_dir=self.work_dir, run=self.path)
+
+
+def _session(options: Options, job: Training, preflight: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    """What may differ from one start to the next."""
+    return {
+        "command": [sys.executable, "-m", "bevformer"] + list(options.command),
+        "started": now_text(),
+        "first_step": job.first_step,
+        "versions": versions(),
+        "host": host_summary(job.device),
+        "numerics": numerics(),
+        "environment": environment_record(),
+        "code": code_record(),
+        "package_sha256": package_digest(),
+        "processes": job.ranks.processes,
+        "nodes": int(os.environ.get("GROUP_WORLD_SIZE") or 1),
+        "workers": options.workers,
+        "memory": {"asked": options.memory, "allow": options.allow, "preflight": preflight},
+    }
+
+
+def _about(config: Config, options: Options, job: Training, init: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    """What is the same in all sessions of a run."""
+    order, ranks, precision = job.order, job.ranks, job.scale.precision
+    return {
+        "kind": "train",
+        "status": "running",
+        "config_name": config.name,
+        "config": to_dict(config),
+        "seed": order.seed,
+        "random_scheme": "pure function of (seed, step, rank), version 1",
+        "infos_digest": options.infos_digest,
+        "frames_digest": frames_digest(options.frames) or None,
+        "frames": len(order.indices),
+        "data": dict(options.data),
+        "steps_per_epoch": order.steps_per_epoch,
+        "total_steps": job.total,
+        "effective_batch": order.batch * ranks.world,
+        "ranks": {"world": ranks.world, "processes": ranks.processes},
+        "init_from": init,
+        "precision": {"kind": precision.kind, "fixed_loss_scale": precision.fixed_scale},
+    }
+
+
+def _until(step: int, entries: Any) -> List[Dict[str, Any]]:
+    """The entries of an earlier session that this one does not make again."""
+    return [each for each in entries or [] if isinstance(each, dict) and each.get("step", 0) <= step]
+
+
+def _total(sessions: Sequence[Mapping[str, Any]], key: str) -> Optional[float]:
+    """None where no session has it."""
+    known = [each[key] for each in sessions if isinstance(each.get(key), (int, float))]
+    return round(sum(known), 2) if known else None

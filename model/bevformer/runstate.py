@@ -7,8 +7,8 @@ uninterrupted one by construction: bit for bit on a CPU with the same library ve
 """
 
 import random
-from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from dataclasses import dataclass, field
+from typing import Any, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ class Options:
     workers: int = 0  # processes that read images ahead
     amp: Optional[str] = None  # off, bf16, fp16; None: as the recipe where the device can
     profile: bool = False
+    memory: Optional[str] = None  # auto, off, names of rungs; None: auto, no preflight where pointless
+    allow: Optional[str] = None  # statistics or changes: what may be chosen to save memory
+    rungs: Sequence[Mapping[str, Any]] = ()  # entries of rungs that were chosen before this start
+    data: Mapping[str, Any] = field(default_factory=dict)  # for the record: `provenance.data_record`
     rank_timeout_s: Optional[float] = None  # how long processes wait for each other; None: RANK_TIMEOUT_S
 
 

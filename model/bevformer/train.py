@@ -9,10 +9,12 @@ iter_N.pth, latest.pth and run.json.
 """
 
 import argparse
+import gc
 import inspect
 import json
 import math
 import os
+from dataclasses import replace
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
 import torch
@@ -28,8 +30,21 @@ from .frames import frame_lines, frames_digest, write_frames
 from .init_weights import initialise
 from .loading import free_shared_memory_b, workers_that_fit
 from .loop import Diverged, Interrupted, Training, train_loop
+from .memory import (
+    ALLOW,
+    OFF,
+    DoesNotFit,
+    Memory,
+    OutOfMemory,
+    allowed_entry,
+    asked_precision,
+    plan_command,
+    rungs_at_start,
+)
 from .optim import build_optimizer, lr_factor
+from .preflight import pointless, preflight
 from .profiling import NoProfile, Profile
+from .provenance import data_record
 from .ranks import Ranks, join, leave, local_device
 from .resume import check_resumed, check_world, find_resume, restore_optimizer, resumed_init
 from .runstate import DataOrder, Options, seed_weights
@@ -40,6 +55,7 @@ from .types import CLASSES
 from .validation import Validator, attend, scores_of
 
 CACHE_MIB = 512  # sets that are smaller when decoded stay in memory
+ENDED = {Interrupted: "interrupted", Diverged: "diverged", OutOfMemory: "out of memory"}
 LOG_EVERY = {True: 50, False: 10}  # steps, by epoch (as upstream) or not
 
 
@@ -100,6 +116,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="trace a few steps into the work folder")
     parser.add_argument(
         "--rank-timeout", type=float, metavar="SECONDS", help="how long processes wait for each other"
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="auto|off|NAME,...",
+        help="auto: where memory runs out, fall back in ways that keep the result; off: do not; or rungs of "
+        "the ladder to begin with (default: auto)",
+    )
+    parser.add_argument(
+        "--allow",
+        choices=sorted(ALLOW),
+        help="what else may be chosen for want of memory, or be named in --memory",
     )
     parser.add_argument("--deterministic", action="store_true", help="only kernels that repeat bit for bit")
     args = parser.parse_args(argv)
@@ -165,8 +192,11 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         amp=args.amp,
         profile=args.profile,
         rank_timeout_s=args.rank_timeout,
+        memory=args.memory,
+        allow=args.allow,
+        data={} if int(os.environ.get("RANK") or 0) else data_record(store, infos),
     )
-    result = run(config, dataset, options, talk, validator=_validator(args, config))
+    result = run_as_allowed(config, dataset, options, talk, _validator(args, config))
     if result and not args.no_validate and not args.validate_every:
         talk.note(
             "Now score it: bevrepro eval %s %s --data-root ... --infos ..."
@@ -231,6 +261,24 @@ def require_repeatable_kernels() -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def run_as_allowed(
+    config: Config, dataset: Any, options: Options, talk: Talk, validator: Optional[Validator] = None
+) -> Dict[str, Any]:
+    """`run`; where its preflight does not fit, again with one rung after the other that --allow has."""
+    while True:
+        try:
+            return run(config, dataset, options, talk, validator=validator)
+        except DoesNotFit as stop:
+            # Without its traceback, which holds the model.
+            refused = OutOfMemory(stop.seen, stop.why, stop.do)
+        gc.collect()
+        entry = allowed_entry(options, refused)
+        if entry is None:
+            raise refused
+        talk.note("%s: begins again with %s." % (entry["why"], entry["what"]))
+        options = replace(options, rungs=[*options.rungs, entry])
+
+
 def run(
     config: Config,
     dataset: Any,
@@ -274,7 +322,8 @@ def _run_ranks(
             "With data.label_every = %d none of a scene's frames is labelled." % config.data.label_every,
         )
     device = local_device(bool(options.gpus))
-    precision = choose_precision(options.amp, config.schedule, device)
+    rungs = rungs_at_start(options, resumed)
+    precision = choose_precision(asked_precision(options.amp, rungs), config.schedule, device)
     check_precision(resumed, precision)
     if options.deterministic:
         require_repeatable_kernels()
@@ -288,6 +337,8 @@ def _run_ranks(
         report = initialise(model, options.init_from, options.allow_partial_init)
         talk.note(report.sentence())
         init = report.record()
+    memory = Memory(model, rungs, options.memory != OFF, plan_command(options, config, device))
+    memory.tell = lambda entry, sentence: talk.note(sentence)
     optimizer = build_optimizer(model, config.schedule)
     first_step = restore_optimizer(optimizer, resumed)
     scale = LossScale(precision, (resumed or {}).get("scaler"))
@@ -308,8 +359,15 @@ def _run_ranks(
         device,
         workers=options.workers,
         start=resumed["path"] if resumed else "",
+        memory=memory,
     )
-    return _train(config, options, job, talk, init, validator)
+    checked = None
+    if first_step < total and options.memory != OFF and not pointless(model, device, options.memory):
+        try:
+            checked = preflight(job)
+        except OutOfMemory as error:
+            raise (error if resumed else DoesNotFit(error.seen, error.why, error.do)) from None
+    return _train(config, options, job, talk, init, validator, checked)
 
 
 def checkpoint_meta(
@@ -349,8 +407,9 @@ def _train(
     talk: Talk,
     init: Optional[Dict[str, Any]],
     validator: Optional[Validator],
+    checked: Optional[Dict[str, Any]] = None,
 ) -> Dict[str, Any]:
-    """The part of `run` that writes into the work folder."""
+    """The part of `run` that writes into the work folder.  checked: what the preflight found."""
     by_epoch, order, ranks, precision = (
         not config.schedule.max_steps,
         job.order,
@@ -365,27 +424,30 @@ def _train(
     saver = Saver(options.work_dir, meta, by_epoch, order, ranks.leads, keep, talk.note)
     if not ranks.leads:
 
-        def wait(done: int, path: str) -> None:
+        def wait(done: int, path: str, means: Mapping[str, float]) -> None:
             if validator is not None and validator.due(done, job.total, order):
                 attend(ranks)
 
         if _validation_was_due(validator, saver, job) and ranks.sum([0.0])[0]:
-            wait(job.first_step, "")
+            wait(job.first_step, "", {})
         train_loop(job, saver, NoLog(), talk, wait)
         return {}
     config_text = json.dumps(to_dict(config), indent=2)
     write_atomically(os.path.join(options.work_dir, "config.json"), config_text + "\n")
     if options.frames:
         write_frames(options.work_dir, options.frames)
-    keeper = record.RunKeeper(
-        config, options, order, job.device, job.first_step, job.total, init, ranks, precision
-    )
+    keeper = record.RunKeeper(config, options, job, init, checked)
     for entry in keeper.ledger:
         talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))
     every = LOG_EVERY[by_epoch]
     log = TrainLog(options.work_dir, every, job.total, order.steps_per_epoch, by_epoch, job.first_step)
 
-    def saved(done: int, path: str) -> None:
+    def fell_back(entry: Dict[str, Any], sentence: str) -> None:
+        talk.note(sentence)
+        log.say(sentence)
+        keeper.departed(entry)
+
+    def validate(done: int, path: str) -> None:
         if validator is None or not validator.due(done, job.total, order):
             return
         found = validator.run(done, path, talk, ranks)
@@ -395,6 +457,11 @@ def _train(
             lr = job.schedule.lr * lr_factor(job.schedule, done - 1, order.steps_per_epoch)
             log.validated(done, lr, scores)
 
+    def saved(done: int, path: str, means: Mapping[str, float]) -> None:
+        keeper.saved(done, path, means)
+        validate(done, path)
+
+    job.memory.tell = fell_back
     try:
         _log_header(log, config, options, job)
         keeper.write("running")
@@ -404,7 +471,7 @@ def _train(
             path = saver.path(job.first_step)
             missed = os.path.isfile(path) and not keeper.has_validation(job.first_step)
             if ranks.sum([float(missed)])[0]:
-                saved(job.first_step, path)
+                validate(job.first_step, path)
         profile = Profile(options.work_dir, talk, job.device) if options.profile else NoProfile()
         outcome = train_loop(job, saver, log, talk, saved, profile)
     except UserError as stop:
@@ -438,9 +505,7 @@ def _log_header(log: TrainLog, config: Config, options: Options, job: Training) 
 
 def _keep_reason(keeper: record.RunKeeper, stop: UserError) -> None:
     """How the session ended, in run.json; on a full disk the file stays as it was."""
-    status = "failed"
-    if isinstance(stop, (Interrupted, Diverged)):
-        status = "interrupted" if isinstance(stop, Interrupted) else "diverged"
+    status = next((word for kind, word in ENDED.items() if isinstance(stop, kind)), "failed")
     try:
         keeper.write(status, why=stop.seen)
     except DiskError:
