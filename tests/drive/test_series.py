@@ -104,3 +104,72 @@ def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
         read_series(tmp_path / "none.log")
     with pytest.raises(DataError, match="holds no training log"):
         read_series(tmp_path)
+
+
+def epoch_lines(seed, steps, lr="2.000e-04", header=True):
+    """A log of mmcv, a line every 50 of 200 steps per epoch."""
+    text = f"2022 - mmdet - INFO - Set random seed to {seed}, deterministic: True\n" if header else ""
+    for step in steps:
+        epoch, place = divmod(step - 1, 200)
+        text += (f"2022 - mmdet - INFO - Epoch [{epoch + 1}][{place + 1}/200]\tlr: {lr}, eta: 1:00, "
+                 f"loss: {seed + step / 1000:.4f}, grad_norm: 12.5000\n")  # fmt: skip
+    return text
+
+
+def test_of_several_runs_in_one_file_the_last_counts(tmp_path):
+    first, second = epoch_lines(1, range(50, 401, 50)), epoch_lines(2, range(50, 301, 50))
+    found = read_series(write(tmp_path, "all.log", first + second))
+    assert found.dropped == 1 and found.about["seed"] == "2" and max(found.steps()) == 300
+    assert all(point.values["loss"] > 2 for point in found.points)
+
+
+def test_a_run_that_went_on_is_one_run_and_its_later_lines_win(tmp_path):
+    went_on = epoch_lines(1, range(50, 351, 50)) + epoch_lines(2, range(250, 501, 50))
+    found = read_series(write(tmp_path, "resumed.log", went_on))
+    assert found.dropped == 0 and found.about["seed"] == "1" and len(found.points) == 10
+    assert found.steps()[200].values["loss"] < 2 < found.steps()[250].values["loss"]
+
+
+@pytest.mark.parametrize("cut, points, last", [(1, 8, {"lr", "loss"}), (22, 7, None), (40, 7, None)])
+def test_a_number_that_the_end_of_the_file_cut_is_left_out(tmp_path, cut, points, last):
+    text = epoch_lines(1, range(50, 401, 50))
+    found = read_series(write(tmp_path, "cut.log", text[:-cut]))
+    assert len(found.points) == points and (last is None or set(found.points[-1].values) == last)
+
+
+def test_json_logs_of_several_runs_too(tmp_path):
+    lines = [{"mode": "train", "epoch": 1, "iter": place, "lr": 1e-4, "loss": loss}
+             for loss in (9.0, 3.0) for place in (50, 100)]  # fmt: skip
+    found = read_series(write(tmp_path, "a.log.json", "\n".join(map(json.dumps, lines))))
+    assert found.dropped == 1 and [point.values["loss"] for point in found.points] == [3.0, 3.0]
+
+
+def test_sessions_are_joined_in_the_order_of_their_numbers(tmp_path):
+    for number in (2, 10):
+        line = {"mode": "train", "iter": 20, "step": 20, "lr": 1.0, "loss": float(number)}
+        begin = {"mode": "train", "iter": 10, "step": 10, "lr": 1.0, "loss": 0.5}
+        text = "\n".join(map(json.dumps, [begin, line] if number == 2 else [line]))
+        write(tmp_path, f"20260101_000000_{number}.log.json", text)
+    assert read_series(tmp_path).steps()[20].values["loss"] == 10.0
+
+
+@pytest.mark.slow
+def test_a_log_of_100_mb_takes_seconds_and_little_memory(tmp_path):
+    """Counted with tracemalloc, which makes it slower: without it some 5 s."""
+    import tracemalloc
+
+    path, head = tmp_path / "big.log", "x" * 330
+    with path.open("w") as file:
+        file.write(
+            "2022 - mmdet - INFO - Set random seed to 7, deterministic: True\n" + "config line\n" * 50_000
+        )
+        for step in range(50, 50 * 240_000, 50):
+            epoch, place = divmod(step - 1, 3500)
+            file.write(f"2022 - mmdet - INFO - Epoch [{epoch + 1}][{place + 1}/3500]\tlr: 2.000e-04, {head}, "
+                       f"loss: {step / 7:.4f}, grad_norm: 12.5\n")  # fmt: skip
+    assert path.stat().st_size > 100e6
+    tracemalloc.start()
+    found = read_series(path)
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    assert len(found.points) == 239_999 and found.about["seed"] == "7" and peak_mb < 250
