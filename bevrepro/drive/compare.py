@@ -1,5 +1,6 @@
 """Two runs side by side: learning rate, loss and gradient norm step by step, and the first that parts."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,6 +162,8 @@ def _leaf(what: str, one: Any, other: Any) -> Iterator[str]:
 
 def _short(value: Any) -> str:
     text = "unknown" if value is None else str(value)
+    if re.fullmatch("[0-9a-f]{40,}", text):  # a digest
+        return f"{text[:12]}..."
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from bevrepro.drive.axes import log_ticks, step_ticks
 from bevrepro.drive.compare_html import section
 from bevrepro.drive.report import CLASS_ERRORS, CLASSES, MEAN_ERRORS, Picture, Report, Score
 
@@ -202,24 +203,6 @@ def loss_svg(losses: Sequence[tuple[int, float]], width: int = 900, height: int 
         + line(running_mean(values), 'stroke="#1f6feb" stroke-width="2"')
         + f'<text x="{width - right}" y="{height - 12}" text-anchor="end">step</text></svg>'
     )
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, ... from just below `low` to just above `high`."""
-    start = math.floor(math.log10(low))
-    steps = [base * 10.0**power for power in range(start, start + 12) for base in (1, 2, 5)]
-    below = max(step for step in steps if step <= low * (1 + 1e-9))
-    above = min(step for step in steps if step >= high * (1 - 1e-9)) if high > low else below
-    return [step for step in steps if below <= step <= above]
-
-
-def step_ticks(first: int, last: int) -> list[int]:
-    """Round step numbers, about six, not under the word `step` at the end."""
-    rough = max((last - first) / 6, 1)
-    unit = 10 ** math.floor(math.log10(rough))
-    width = next(unit * base for base in (1, 2, 5, 10) if unit * base >= rough)
-    end = last - (last - first) * 0.06
-    return [step for step in range(math.ceil(first / width) * width, last + 1, width) if step <= end]
 
 
 def running_mean(values: Sequence[float], window: int = 9) -> list[float]:
