@@ -36,6 +36,9 @@ TITLES = {
     ("after", "labelled"): "Trained frames",
     ("after", "between"): "Unlabelled frames between them",
     ("unseen", "all"): "Unseen scenes",
+    ("eval", "all"): "The whole split",
+    ("eval", "labelled"): "The frames that were trained on",
+    ("eval", "between"): "The unlabelled frames between them",
 }
 
 PICTURE_TITLES = {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from bevrepro.drive import verdict_html
 from bevrepro.drive.axes import log_ticks, step_ticks
 from bevrepro.drive.compare_html import section
 from bevrepro.drive.report import CLASS_ERRORS, CLASSES, MEAN_ERRORS, Picture, Report, Score
@@ -54,7 +55,7 @@ def render(report: Report) -> str:
     sections = (
         _header(name, report),
         _cards(report),
-        _verdict(report.verdict),
+        verdict_html.section(report.verdict),
         _scores(report.scores),
         _loss(report.losses),
         section(report.comparison) if report.comparison is not None else "",
@@ -96,34 +97,6 @@ def _cards(report: Report) -> str:
         f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in shown
     )
     return f'<div class="cards">{"".join(cards)}</div>' if shown else ""
-
-
-def _verdict(verdict: dict[str, Any] | None) -> str:
-    """verdict.json as `reproduce` wrote it: the word, the numbers, causes and the next command."""
-    if verdict is None:
-        return ""
-    word, passed = str(verdict.get("word", "?")), bool(verdict.get("passed"))
-    colour = "#1a7f37" if passed else "#b35900" if word == "not comparable" else "#b42318"
-    head = (
-        f'<p><b style="color:{colour};font-size:1.25rem">{escape(word.upper())}</b> '
-        f"{escape(str(verdict.get('recipe')))}, {escape(str(verdict.get('kind')))}: "
-        f"{escape(str(verdict.get('sentence')))}.</p>"
-    )
-    rows = [
-        (name, f"{value:.4f}", f"{band[0]:.4f} to {band[1]:.4f}" if band else "–")
-        for name, key in (("mAP", "map"), ("NDS", "nds"))
-        if isinstance(value := verdict.get(key), float)
-        for band in [verdict.get(f"wanted_{key}")]
-    ]
-    table = _table(("", "here", "wanted"), rows) if rows else ""
-    causes = "".join(
-        f"<li><b>{escape(str(cause.get('name')))}</b> "
-        f'<span class="dim">({"recorded in" if cause.get("sure") else "looks like it from"} '
-        f"{escape(str(cause.get('where')))})</span><br>{escape(str(cause.get('seen')))}</li>"
-        for cause in verdict.get("causes") or ()
-    )
-    following = f"<p>Next:</p><pre>{escape(str(verdict['next']))}</pre>" if verdict.get("next") else ""
-    return f"<h2>Verdict</h2>{head}{table}{f'<ul>{causes}</ul>' if causes else ''}{following}"
 
 
 def _scores(scores: Sequence[Score]) -> str:
