@@ -75,7 +75,8 @@ def _read(path: str) -> Dict[str, Any]:
     folder, name = os.path.split(path)
     if os.path.islink(path) and not os.path.dirname(os.readlink(path)):
         name = os.readlink(path)
-    return dict(load_checkpoint(path), path=os.path.join(folder, name))
+    path = os.path.join(folder, name)
+    return dict(load_checkpoint(path), path=path)
 
 
 def check_resumed(resumed: Optional[Dict[str, Any]], config: Config, options: Options) -> int:
