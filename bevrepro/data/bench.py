@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bevrepro.core import paths, proc
 from bevrepro.core.errors import DataError, DiskError
-from bevrepro.data import fuse, index, mount, mountinfo, unmount
+from bevrepro.data import fuse, index, links, mount, mountinfo, unmount
+from bevrepro.data.archives import recognise
 
 COPIES = 3.3  # the synthetic set lies there as a folder, a .tar and a .tgz; and some for the rest
 MOUNTED_WITHIN_S = 300.0
@@ -83,9 +84,18 @@ def mounts(planned: Plan, places: Sequence[Path | str], folder: Path, say: Say) 
         for name, (archive, options) in wanted.items():
             if archive is None or planned.not_mounted:
                 continue
+            if planned.archives:
+                _check(archive)
             say(f"mounting: {name}")
             done[name] = stack.enter_context(_mounted(archive, options, folder / name.replace(" ", "-")))
         yield done
+
+
+def _check(archive: str) -> None:
+    """As `data mount` does. Raises DataError for one that is cut, broken, or has links out of itself."""
+    found = recognise(Path(archive))
+    index.ensure(found)
+    links.check(found)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from .infos_write import PROTOCOL, replace_folder, work_folder
 
 LAYOUTS = ("0.17", "1.0", "1.1", "twin")
 PART = 200  # frames written at a time
+MOST_METADATA = 1_000_000  # values; ours has some hundred
+_NO_INFOS = "Make the file with `bevrepro data prepare`."
 # What mmdet3d 1.1 adds to its metainfo.
 _METAINFO = ("categories", "dataset", "info_version")
 
@@ -41,11 +43,14 @@ class Source:
 def main(argv: List[str], talk: Talk) -> int:
     args = _parser().parse_args(argv)
     out = _target(args)
-    source = read(args.input, getattr(args, "from"))
-    for note in source.notes:
-        talk.note(note)
-    if not args.dry_run:
-        write(source, args.to, out, args.input)
+    try:
+        source = read(args.input, getattr(args, "from"))
+        for note in source.notes:
+            talk.note(note)
+        if not args.dry_run:
+            write(source, args.to, out, args.input)
+    except RecursionError as error:
+        raise DataError("%s holds lists within lists without end" % args.input, do=_NO_INFOS) from error
     talk.result(
         verb="convert",
         input=args.input,
@@ -99,6 +104,8 @@ def read(path: str, said: Optional[str] = None) -> Source:
         return Source(plain_frames(twin), dict(twin.index["metadata"]), "twin")
     data = read_object(path)
     from_object(data, path)  # refuses what is not whole
+    for key in ("metadata", "metainfo"):
+        _check_metadata(data.get(key), path)
     if infos_v1_1.is_v1_1(data):
         return _read_v1_1(data)
     infos, metadata = list(data["infos"]), dict(data.get("metadata") or {})
@@ -106,6 +113,20 @@ def read(path: str, said: Optional[str] = None) -> Source:
     if layout == "1.0":
         infos, metadata = to_legacy(infos, metadata)
     return Source(infos, metadata, layout)
+
+
+def _check_metadata(metadata: Any, path: str) -> None:
+    """A pickle can name one list a million times; written out as JSON it would fill memory and disk."""
+    left, count = [metadata], 0
+    while left:
+        one = left.pop()
+        count += 1
+        if count > MOST_METADATA:
+            raise DataError("the metadata of %s would fill the memory" % path, do=_NO_INFOS)
+        if isinstance(one, dict):
+            left += one.values()
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            left += one
 
 
 def _read_v1_1(data: Dict[str, Any]) -> Source:

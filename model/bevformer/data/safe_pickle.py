@@ -31,19 +31,46 @@ def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)  # type: ignore[call-overload]
 
 
-def _allowed() -> Dict[Tuple[str, str], Callable[..., Any]]:
-    names: Dict[Tuple[str, str], Callable[..., Any]] = {
+class _Array:
+    """What stands for numpy.ndarray: an argument of `_reconstruct`, nothing that could be called."""
+
+
+def _empty(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """How protocols 2 to 4 begin an array; its state, which follows, has to bring all of its bytes."""
+    if kind is not _ARRAY or tuple(shape) != (0,):
+        raise _Refused("an array of %r" % (shape,))
+    return _reconstruct(np.ndarray, (0,), code)
+
+
+def _listed(kind: Callable[..., Any]) -> Callable[..., Any]:
+    """`kind` of what the file spells out: set(range(10**11)) is a few bytes there and all memory here."""
+
+    def make(*args: Any) -> Any:
+        if any(not isinstance(arg, (list, tuple, bytes, str)) for arg in args):
+            raise _Refused("%s of something that is not in the file" % kind.__name__)
+        return kind(*args)
+
+    return make
+
+
+_ARRAY = _Array()
+
+
+def _allowed() -> Dict[Tuple[str, str], Any]:
+    names: Dict[Tuple[str, str], Any] = {
         ("_codecs", "encode"): _encode,
-        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "ndarray"): _ARRAY,
         ("numpy", "dtype"): np.dtype,
         ("collections", "OrderedDict"): dict,
     }
     for core in ("numpy.core", "numpy._core"):  # the second is NumPy 2's name
-        names[core + ".multiarray", "_reconstruct"] = _reconstruct
+        names[core + ".multiarray", "_reconstruct"] = _empty
         names[core + ".multiarray", "scalar"] = _scalar
         names[core + ".numeric", "_frombuffer"] = _frombuffer
-    for builtin in (set, frozenset, bytearray, complex, slice, range):
-        names["builtins", builtin.__name__] = names["__builtin__", builtin.__name__] = builtin
+    kinds: Dict[str, Callable[..., Any]] = {one.__name__: one for one in (complex, slice, range)}
+    kinds.update((one.__name__, _listed(one)) for one in (set, frozenset, bytearray))
+    for name, kind in kinds.items():
+        names["builtins", name] = names["__builtin__", name] = kind
     return names
 
 

@@ -71,6 +71,12 @@ KINDS: dict[str, Callable[[Path], Members]] = {
 }
 
 
+def many() -> Members:
+    """Pictures of a size that `data bench` measures."""
+    for number in range(110):
+        yield _entry(f"samples/CAM_BACK/{number:03d}.jpg"), bytes([number]) * 12_000
+
+
 def write_tar(path: Path, members: Members) -> Path:
     """A .tar or .tgz of good pictures, a map, a table and the hostile members."""
     with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as tar:

@@ -1,6 +1,7 @@
 """Hostile archives through every data command that reads archives: nothing outside its target is touched.
 
-Tries: 7 kinds of hostile members, 3 forms of archive, each command; a bomb of each form.
+Tries: 7 kinds of hostile members, 3 forms of archive, each of 12 commands; a bomb of each form; `bench` once
+more, where there is enough to measure. `convert` reads infos: test_hostile_infos.py.
 """
 
 import resource
@@ -8,7 +9,7 @@ import resource
 import pytest
 
 from bevrepro.data import fuse, mountinfo, unmount
-from tests.data.faults.hostile import BOMB_BYTES, KINDS, snapshot, write_bomb, write_tar, write_zip
+from tests.data.faults.hostile import BOMB_BYTES, KINDS, many, snapshot, write_bomb, write_tar, write_zip
 from tests.data.flow.walkers import walker
 
 FORMS = ("tar", "tgz", "zip")
@@ -38,6 +39,9 @@ def commands(goer, archive):
     yield ["extract", *roots, "--out", out / "tables"]
     yield ["extract", *roots, "--out", out / "samples", "--only", "samples"]
     yield ["mount", "--in-process", archive, goer.home / "place"]
+    yield ["repack", archive, "--out", out / "tar"]
+    yield ["repack", archive, "--out", out / "thin", "--keyframes-only", "--reread"]
+    yield ["bench", "--archives", archive, "--no-fuse", "--rounds", 3, "--work", out / "work"]
 
 
 def hostile(kind, form, outside):
@@ -82,7 +86,7 @@ def test_all_at_once_is_refused_or_read_without_harm(world, form):
     members = (member for make in KINDS.values() for member in make(outside / "victim"))
     (write_zip if form == "zip" else write_tar)(path, members)
     before = snapshot(outside)
-    for words in (["verify", path], ["extract", "--data-root", path, "--out", goer.home / "out"]):
+    for words in (["verify", path], ["repack", path, "--out", goer.home / "out"]):
         kindly(goer, words)
     assert snapshot(outside) == before
     check_home(goer.home)
@@ -108,6 +112,28 @@ def test_a_mount_of_it_harms_nobody(world, kind, form):
         if mountinfo.at(mountinfo.read(), mnt):
             unmount.detach(mnt, dead=True)
     assert snapshot(outside) == before
+
+
+READABLE = ("symlink", "hardlink", "devices", "file_and_folder")  # the others refuse the whole archive
+
+
+@pytest.mark.slow
+@pytest.mark.fuse
+@pytest.mark.parametrize("form", ["tar", "tgz"])
+@pytest.mark.parametrize("kind", READABLE)
+def test_a_bench_of_it_reads_nothing_outside(world, kind, form):
+    """With pictures enough to be measured, in-process and, where this machine can, through mounts."""
+    goer, outside = world
+    archive = outside / "downloads" / f"v1.0-mini.{form}"
+    write_tar(archive, (one for part in (many(), KINDS[kind](outside / "victim")) for one in part))
+    before = snapshot(outside)
+    for more in ([], ["--no-fuse"]):
+        words = ["bench", "--archives", archive, "--rounds", 3, "--work", goer.home / "work", *more]
+        done = kindly(goer, words)
+        mounted = not more and not fuse.missing()
+        assert done.returncode == (4 if kind == "symlink" and mounted else 0), done.stderr
+        assert snapshot(outside) == before and not list((goer.home / "work").iterdir())
+    check_home(goer.home)
 
 
 def _small_files():
