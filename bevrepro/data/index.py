@@ -19,6 +19,7 @@ from bevrepro.core import paths, proc
 from bevrepro.core.errors import DataError, DiskError, MachineError, UserError
 from bevrepro.data.archives import BLOCK, REDO, Archive, check_against_index
 from bevrepro.data.lock import locked
+from bevrepro.probe.inside import isizes
 
 # -gs is not kept in the index, so all of it is given again at mount time. Without the last, the index of a
 # small archive stays in memory and cannot be looked at.
@@ -170,12 +171,23 @@ def _explain(archive: Archive, done: proc.Done) -> UserError:
             "Most often the system ran out of memory; it needs about 100 MB.",
             "Close programs, or raise the memory limit of the container or WSL, and run it again.",
         )
+    if archive.kind == "tgz" and _is_padded(archive):
+        return DataError(
+            f"{archive.path} has zeros behind its end, which ratarmount cannot pass over",
+            "Tapes and disk images leave them. The in-process reader and `data repack` can.",
+            "bevrepro data mount --in-process ..., or mount what `bevrepro data repack` makes of it.",
+        )
     ended = "without an index" if done.ok else f"with exit code {done.rc}"
     return DataError(
         f"ratarmount ended {ended} on {archive.path}" + (f": {lines[-1]}" if lines else ""),
         "It cannot be read as an archive of files.",
         REDO,
     )
+
+
+def _is_padded(archive: Archive) -> bool:
+    with archive.path.open("rb") as file:
+        return archive.size_bytes not in isizes(file, archive.size_bytes).values()
 
 
 def tar_end(archive: Archive) -> int:

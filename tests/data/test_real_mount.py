@@ -83,6 +83,14 @@ def test_the_real_index_says_where_the_tar_ends(tar, tgz):
         assert tar_end(archive) == len(FILES) * 1536
 
 
+def test_zeros_behind_a_tgz_are_named_where_ratarmount_stops_at_them(tgz, place):
+    with tgz.open("ab") as file:
+        file.write(bytes(512))
+    with pytest.raises(DataError, match="zeros behind its end") as caught:
+        do_mount([tgz], place)
+    assert "--in-process" in caught.value.do and not place.exists()
+
+
 def test_what_ratarmount_does_not_report_is_refused(tmp_path, place):
     """Header broken in the middle, cut: ratarmount 1.3 ends with 0 for both."""
     files = {f"samples/{number:03d}": bytes([number]) * 4000 for number in range(100)}

@@ -1,16 +1,21 @@
 """A full disk during index, repack, prepare and extract: exit code 8, what was there stays, then it goes on.
 
-Tries: a tmpfs of each size listed (root), and files limited to each length listed (anyone).
+Tries: a tmpfs of each size listed (root), and files limited to each length listed (anyone); for repack also
+three disks that are full only in the middle of it.
 """
 
 import errno
+import gzip
 import hashlib
+import io
 import os
+import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -131,3 +136,40 @@ def test_a_limit_on_files_is_a_full_disk_too(tmp_path, archives, command):
         out, err = child.communicate(timeout=120)
     assert child.returncode == DISK and "Traceback" not in err, (child.returncode, out, err)
     goer.bevrepro("data", *words)
+
+
+def small_looking(path):
+    """A .tgz of two members, 160 MB that shrink to 2 MB and 20 MB that do not: its size promises 20 MB."""
+    tar, content = io.BytesIO(), random.Random(3).randbytes(4 << 20)
+    with tarfile.open(fileobj=tar, mode="w") as out:
+        for number in range(45):
+            entry = tarfile.TarInfo(f"samples/CAM_FRONT/{number:03d}.jpg")
+            entry.size = len(content)
+            body = number.to_bytes(4, "big") + (content[4:] if number >= 40 else bytes(len(content) - 4))
+            out.addfile(entry, io.BytesIO(body))
+    data = tar.getbuffer()
+    path.write_bytes(gzip.compress(data[: 160 << 20], 1) + gzip.compress(data[160 << 20 :], 0))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disk_mb, kept_mb", [(50, 0), (100, 64), (150, 128)])
+def test_a_disk_that_fills_up_in_the_middle_of_a_repack(tmp_path, small_disk, disk_mb, kept_mb):
+    """There seemed to be room, so it is found out late; the next run goes on from there."""
+    disk, tgz = small_disk(disk_mb << 10), small_looking(tmp_path / "v1.0-trainval01_blobs.tgz")
+    goer = walker(tmp_path / "home", unprivileged=False)
+    made = disk / "out/v1.0-trainval01_blobs.tar"
+    part = made.with_name(f".{made.name}.part")
+    words = ["repack", tgz, "--out", disk / "out"]
+    done = goer.run(goer.python, "-m", "bevrepro", "data", *words)
+    check_kind(done, words)
+    assert not made.exists() and ("is kept" in done.stderr) == (kept_mb > 0) == part.exists()
+    assert (part.stat().st_size if part.exists() else 0) >> 20 == kept_mb
+    subprocess.run(["mount", "-o", "remount,size=250m", disk], check=True)  # some space is freed
+    (one,) = goer.json("data", *words)["archives"]
+    assert (one["resumed_at_bytes"] >> 20, one["files"]) == (kept_mb, 45)
+    with gzip.open(tgz) as expected, made.open("rb") as found:
+        while block := expected.read(1 << 20):
+            assert found.read(len(block)) == block
+        assert not found.read().strip(b"\0")
+    assert {path.name for path in (disk / "out").iterdir()} == {f".{made.name}.repacked.json", made.name}
