@@ -92,9 +92,7 @@ def _classes(places: Places, rounds: int, seed: int, talk: Talk) -> Any:
     stores = [open_store([path]) for path in given]
     names = set.intersection(*(set(store.names()) for store in stores))
     sizes = {name: len(stores[0].view(name)) for name in sorted(names)}
-    bench_measure.heat([path for path in (places.tar, places.tgz) if path])
-    if places.folder:
-        bench_measure.heat(os.path.join(places.folder, name) for name in names)
+    del stores
     ways = readers(places, SPACINGS_MIB)
     base = "extracted" if places.folder else ways[0].name
     found, all_rates = {}, {}
@@ -102,9 +100,9 @@ def _classes(places: Places, rounds: int, seed: int, talk: Talk) -> Any:
         chosen = [name for name, size in sizes.items() if low <= size <= high]
         if len(chosen) < 100:
             continue
+        bench_measure.heat(places, chosen, seed)
         rates = bench_measure.warm(ways, chosen, rounds, seed, partial(_told, talk, title, rounds))
         cold = bench_measure.cold(ways, chosen, places, 3, seed)
-        bench_measure.heat([path for path in (places.tar, places.tgz) if path])
         found[title] = {
             "files": len(chosen),
             "mean_bytes": sum(sizes[name] for name in chosen) // len(chosen),
@@ -147,7 +145,8 @@ def _protocol(rounds: int) -> Dict[str, Any]:
         "consumed": bench_measure.CONSUMED,
         "rounds": rounds,
         "order": "readers take turns, each round in another order and with other names; ratios are medians",
-        "warm": "all in the page cache; each round opens readers anew; `again`: the same files once more",
+        "warm": "all in the page cache, where reading each file once from the disk, in random order, brought "
+        "it; each round opens readers anew; `again`: the same files once more",
         "cold": "archives and files dropped from the page cache (POSIX_FADV_DONTNEED) before each round",
         "own_cpu": "of this process alone: a FUSE daemon's work is in files_per_s only",
     }
