@@ -1,6 +1,8 @@
 """`bevrepro reproduce RECIPE`: from a machine to a verdict."""
 
 import shlex
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +63,6 @@ def reproduce(
         return
     if name is None:
         raise BadParameter("name a RECIPE, or --list")
-    from bevrepro.cli.demo import _invoke
     from bevrepro.cli.demo_view import Narrator
     from bevrepro.drive.published import kind_named
     from bevrepro.drive.recipes import recipe
@@ -79,9 +80,17 @@ def reproduce(
             print(f"{step:<8} {each.text}")
         print(f"{'compare':<8} {shlex.join(['bevrepro', 'compare', str(wish.page_dir), name])}")
         return
-    verdict = run_reproduction(wish, _invoke, Narrator())
+    verdict = run_reproduction(wish, _aside, Narrator())
     print_verdict(verdict, as_json)
     raise Exit(0 if verdict.passed else 1)
+
+
+def _aside(argv: list[str]) -> int:
+    """One command; what it prints is talk here, the verdict alone is the product."""
+    from bevrepro.cli.demo import _invoke
+
+    with redirect_stdout(sys.stderr):
+        return _invoke(argv)
 
 
 def _print_recipes() -> None:

@@ -39,7 +39,6 @@ OF_DATA = {
 }
 OF_CHECKPOINT = {
     "ckpt-initial-weights": WEIGHTS,
-    "ckpt-other-model": WEIGHTS,
     "ckpt-ema": "a moving average alone (EMA)",
     "ckpt-broken": "a broken checkpoint",
     "ckpt-refused": "a checkpoint that runs programs",

@@ -133,7 +133,8 @@ def collect(work_dir: Path, against: Path | None = None) -> Report:
     losses = read_losses(work_dir)
     scores = read_scores(work_dir, gaps)
     pictures = read_pictures(work_dir / "viz", gaps)
-    if run is None and not losses and not scores and not pictures:
+    verdict = read_object(work_dir / "verdict.json", gaps)
+    if run is None and verdict is None and not losses and not scores and not pictures:
         raise DataError(
             f"nothing to report in {work_dir}",
             "It holds no run.json, no training log, no eval.json under eval/ and no picture under viz/.",
@@ -152,7 +153,7 @@ def collect(work_dir: Path, against: Path | None = None) -> Report:
         scores=scores,
         pictures=pictures,
         gaps=tuple(gaps),
-        verdict=read_object(work_dir / "verdict.json", gaps),
+        verdict=verdict,
         comparison=None if against is None else compare(read_series(work_dir), read_series(against)),
     )
 

@@ -51,7 +51,8 @@ figure,table,.card,svg,pre{break-inside:avoid}.card,pre{background:#fff}@page{ma
 
 def render(report: Report) -> str:
     """The whole page."""
-    name = str((report.run or {}).get("config_name") or report.work_dir.name)
+    known = (report.run or {}).get("config_name") or (report.verdict or {}).get("recipe")
+    name = str(known or report.work_dir.name)
     sections = (
         _header(name, report),
         _cards(report),
