@@ -3,65 +3,103 @@
 import json
 import os
 import random
+import re
 import signal
 import time
 
 import pytest
+from small_training import proof, result_of, until_step
+
+STEPS_PER_EPOCH = 3
+TRIES = [(1, 3), pytest.param(24, 6, marks=pytest.mark.slow)]
 
 
-def kill_at_random(training, work_dir, chance):
-    """Start it, end it somewhere between its first words and its last step; the last step it told of.
-
-    None when it was killed before its first step, or had finished already.
-    """
-    child = training.start(work_dir, "--resume", "auto")
-    wanted, step = chance.choice((0, 0, 1, 2, 3, 5)), None
-    if chance.random() < 0.2:
+def kill_at_random(training, work_dir, chance, span_s, options):
+    """Start it, end it between its first words and its last; (was it alive, last step it told of)."""
+    child, told = training.start(work_dir, "--resume", "auto", options=options), 0
+    if chance.random() < 0.15:
         time.sleep(chance.uniform(0, 3))  # anywhere, also while it imports and reads
     else:
-        for line in child.stdout:
-            event = json.loads(line)
-            assert event["event"] != "error", line
-            if event["event"] == "progress" and event["task"] == "train":
-                step = event["done"]
-                if wanted == 0:
-                    break
-                wanted -= 1
-        time.sleep(chance.uniform(0, 0.08))  # a step and its save take about as long
-    try:
+        told = until_step(child, 0)
+        time.sleep(chance.uniform(0, span_s))
+    alive = child.poll() is None
+    if alive:
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        step = None
-    child.communicate()
-    return step
+    out, _ = child.communicate()
+    steps = [json.loads(line)["done"] for line in out.splitlines()[:-1] if '"task": "train"' in line]
+    return alive, max([told, *steps])
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(22, marks=pytest.mark.slow)])
-def test_every_resume_goes_on_and_the_end_is_the_same(training, whole, tmp_path, times):
-    chance, reached = random.Random(times), []
-    for n in range(times):
-        reached.append(kill_at_random(training, tmp_path / str(n // 4), chance))
-    assert sum(step is not None for step in reached) >= times // 3, "too few were killed while they trained"
-    for n in range(0, times, 4):
-        events = training.finish(tmp_path / str(n // 4), "--resume", "auto")
-        assert events[-1]["weights_digest"] == whole
-        assert not [e for e in events if "whole checkpoint" in e.get("text", "")], "a kill left half a file"
+def newest_step(work_dir):
+    """Steps done in the checkpoint that latest.pth names; 0 without one."""
+    try:
+        kind, number = re.match(r"(iter|epoch)_(\d+)", os.readlink(work_dir / "latest.pth")).groups()
+    except FileNotFoundError:
+        return 0
+    return int(number) * (STEPS_PER_EPOCH if kind == "epoch" else 1)
+
+
+def half_written(folder):
+    return [name for name in os.listdir(folder) if re.match(r"\.\w+\.\w+\.", name)] if folder.is_dir() else []
+
+
+@pytest.mark.parametrize("times, epochs", TRIES)
+def test_every_resume_goes_on_and_the_end_is_the_same(training, tmp_path, times, epochs):
+    options = (f"schedule.max_epochs={epochs}",)
+    whole = training.start(tmp_path / "whole", options=options)  # beside the first one that is killed
+    chance, kills, halves, ends = random.Random(times), [], 0, 0
+    while len(kills) < times:
+        work_dir = tmp_path / str(ends)
+        before = newest_step(work_dir)
+        alive, told = kill_at_random(training, work_dir, chance, epochs * 0.3, options)
+        assert newest_step(work_dir) >= max(before, told - STEPS_PER_EPOCH), "more than an epoch was lost"
+        if alive:
+            kills.append((before, told))
+            halves += bool(half_written(work_dir))
+        if not alive or len(kills) % 4 == 0 or len(kills) == times:
+            if whole.returncode is None:
+                result_of(whole)
+            ends_as(training, work_dir, tmp_path / "whole", options)
+            ends += 1
+    print(f"{len(kills)} kills (from step, last step told): {kills}; {halves} amid a save; {ends} runs ended")
+
+
+def ends_as(training, work_dir, whole, options):
+    """The last start, which nobody kills, goes on from the newest checkpoint and ends as `whole` does."""
+    began = newest_step(work_dir)
+    events = training.finish(work_dir, "--resume", "auto", options=options)
+    assert not [e for e in events if "whole checkpoint" in e.get("text", "")], "a kill left half a file"
+    assert proof(work_dir) == proof(whole) and not half_written(work_dir)
+    record = json.loads((work_dir / "run.json").read_text())
+    assert record["sessions"][-1]["first_step"] == began and record["status"] == "finished"
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_and_it_goes_on_without(training, whole, tmp_path):
-    child = training.start(tmp_path / "w", "--workers", "1")
-    for line in child.stdout:
-        if json.loads(line).get("done"):
-            break
-    (worker,) = _children(child.pid)
+    child = training.typed(tmp_path / "w", "--workers", "1")
+    (worker,) = wait_for(lambda: readers_of(child.pid, tmp_path / "w"))
     os.kill(worker, signal.SIGKILL)
-    out, err = child.communicate(timeout=60)
-    assert child.returncode == 9, out + err[-2000:]
-    assert "reads images was ended by SIGKILL" in json.loads(out.splitlines()[-1])["seen"]
-    assert training.finish(tmp_path / "w", "--resume", "auto")[-1]["weights_digest"] == whole
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 9, err
+    assert "a process that reads images was ended by SIGKILL" in err and "--resume auto" in err
+    assert training.finish(tmp_path / "w", "--resume", "auto") and proof(tmp_path / "w") == proof(whole())
 
 
-def _children(pid):
+def readers_of(pid, work_dir):
+    """The workers of the training that the command line `pid` has started, once it has done an epoch."""
+    if not (work_dir / "epoch_1.pth").exists():
+        return []
+    return [reader for train in children(pid) for reader in children(train)]
+
+
+def children(pid):
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream:
         return [int(word) for word in stream.read().split()]
+
+
+def wait_for(found, limit_s=60.0):
+    end_s = time.monotonic() + limit_s
+    while not (answer := found()):
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    return answer
