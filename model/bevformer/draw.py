@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from .atomic import write_whole
-from .draw_bev import draw_bev, reach_of
+from .draw_bev import NAMES_AT, draw_bev, quiet_angle, reach_of
 from .draw_camera import DASHES, Boxes, Camera, draw_camera
 from .look import BEV_SIDE, COLOURS, GAP, INK, PANEL_H, PANEL_W, SHEET_W, STYLES, Style, spoken
 from .types import CLASSES
@@ -64,7 +64,9 @@ def draw(picture: Picture, style: Style = STYLES["screen"]) -> np.ndarray:
             draw_camera(panel, channel, picture.cameras[channel], picture.truth, shown, style)
     panel = axes(3 * (PANEL_W + GAP) + GAP, style.head, BEV_SIDE, BEV_SIDE)
     reach_m = picture.reach_m or reach_of(picture.truth, shown)
-    draw_bev(panel, picture.points_P3, picture.truth, shown, reach_m, style)
+    # In a film the names stay where they are.
+    names_at = NAMES_AT[0] if picture.reach_m else quiet_angle([picture.truth, shown], reach_m)
+    draw_bev(panel, picture.points_P3, picture.truth, shown, reach_m, style, names_at)
     foot = axes(0, style.head + BEV_SIDE + GAP, SHEET_W, style.foot)
     if style.titled:
         _draw_title(axes(0, 0, SHEET_W, style.head), picture, shown, style)

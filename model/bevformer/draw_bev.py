@@ -1,6 +1,6 @@
 """The panel seen from above: forward is up, rings in metres, the ego vehicle in the middle."""
 
-from typing import Optional
+from typing import Optional, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +12,8 @@ from .draw_camera import DASHES, Boxes
 from .look import BEV_SIDE, INK, PALE, PLATE, Style
 
 BEV_RANGE_M = 51.2
+NAMES_AT = tuple(np.radians(-45 + 15 * np.arange(24)))
+FREE_M = 5.0  # enough room for a name
 _FOOTPRINT = [2, 3, 7, 6]  # front right, front left, back left, back right
 
 
@@ -22,13 +24,18 @@ def draw_bev(
     shown: Optional[Boxes],
     reach_m: float,
     style: Style,
+    names_at: float,
 ) -> None:
-    """reach_m: half the side of the view.  Predictions as outlines, the truth dashed over them."""
+    """Predictions as outlines, the truth dashed over them.
+
+    reach_m: half the side of the view.  names_at: the ray (radians from the right) that rings are named on.
+    """
     axes.set_facecolor("white")
     if points_P3 is not None:
         image = _points_image(points_P3, reach_m, round(BEV_SIDE * style.px_per_unit))
         axes.imshow(image, extent=(-reach_m, reach_m) * 2)
     _draw_rings(axes, reach_m, style)
+    _name_rings(axes, reach_m, style, names_at)
     if shown is not None:
         _draw_predicted(axes, shown, style)
     if truth is not None:
@@ -41,7 +48,7 @@ def draw_bev(
         side.set_color("#c5cdd6")
         side.set_linewidth(0.8 * max(style.lines, 0.6))
     plate = dict(boxstyle="square,pad=0.3", facecolor=PLATE, edgecolor="none")
-    name = "BIRD'S-EYE VIEW" if style.titled else "bird's-eye view"
+    name = "BIRD'S-EYE VIEW, FRONT IS UP" if style.titled else "bird's-eye view, front is up"
     x, y = (0.014, 0.981) if style.titled else (0.028, 0.957)
     axes.text(
         x,
@@ -69,13 +76,39 @@ def _draw_rings(axes: Axes, reach_m: float, style: Style) -> None:
         axes.add_patch(
             Circle((0, 0), radius, fill=False, edgecolor="#b9c2cc", linewidth=line, linestyle=(0, (4, 3)))
         )
-        if radius % (style.ring_step_m if reach_m > 35 else 10):
-            continue
-        spot = radius * np.array([np.sin(np.pi / 4), -np.cos(np.pi / 4)])
+
+
+def _name_rings(axes: Axes, reach_m: float, style: Style, angle: float) -> None:
+    """Along one ray, below the boxes: a name may be covered, a box never."""
+    step_m = style.ring_step_m if reach_m > 35 else 10
+    for radius in range(step_m, int(reach_m) + 1, step_m):
+        spot = radius * np.array([np.cos(angle), np.sin(angle)])
         plate = dict(boxstyle="square,pad=0.1", facecolor="#ffffffd0", edgecolor="none")
         size = style.letters_pt * 0.95
         text = "%d m" % radius
-        axes.text(*spot, text, color=PALE, fontsize=size, ha="center", va="center", bbox=plate)
+        axes.text(*spot, text, color=PALE, fontsize=size, ha="center", va="center", bbox=plate, zorder=0.8)
+
+
+def quiet_angle(groups: Sequence[Optional[Boxes]], reach_m: float) -> float:
+    """The ray (radians from the right) whose ring names lie farthest from boxes; the first of equal ones."""
+    outlines = [_outline(boxes.boxes_K9) for boxes in groups if boxes is not None and len(boxes)]
+    if not outlines:
+        return NAMES_AT[0]
+    xy_K2, radii_m = np.concatenate(outlines), np.arange(10, reach_m + 1, 10)
+
+    def free_m(angle: float) -> float:
+        spots_R2 = radii_m[:, None] * np.array([np.cos(angle), np.sin(angle)])
+        near_m = np.linalg.norm(spots_R2[:, None] - xy_K2, axis=-1).min()
+        return min(float(near_m), FREE_M)
+
+    return max(NAMES_AT, key=free_m)
+
+
+def _outline(boxes_K9: np.ndarray) -> np.ndarray:
+    """(16 K, 2) points along the footprints."""
+    xy_K42 = corners(boxes_K9)[:, _FOOTPRINT, :2]
+    share = np.arange(4)[:, None, None, None] / 4
+    return np.asarray(xy_K42 * (1 - share) + np.roll(xy_K42, -1, axis=1) * share).reshape(-1, 2)
 
 
 def _points_image(points_P3: np.ndarray, reach_m: float, size: int) -> np.ndarray:
@@ -95,6 +128,8 @@ def _draw_predicted(axes: Axes, boxes: Boxes, style: Style) -> None:
     xy_K42, line = corners(boxes.boxes_K9)[:, _FOOTPRINT, :2], 1.5 * style.lines
     front = xy_K42[:, :2].mean(axis=1)
     heading = np.stack([np.asarray(boxes.boxes_K9)[:, :2], front], axis=1)
+    rim = dict(edgecolors="black", linewidths=line + 0.8 * style.lines, alpha=0.3)  # for the light colours
+    axes.add_collection(PolyCollection(list(xy_K42), facecolors="none", **rim))
     axes.add_collection(
         PolyCollection(list(xy_K42), facecolors="none", edgecolors=boxes.colours, linewidths=line)
     )

@@ -12,18 +12,19 @@ SHEET_W = 2424
 PANEL_W, PANEL_H, GAP = 576, 324, 8
 BEV_SIDE = 2 * PANEL_H + GAP
 
-# Ten colours that stay apart on photographs and on white; large things warm, small ones cold.
+# Ten colours that stay apart on photographs and on white. Among large things, and among small ones, they do
+# so for eyes that tell red from green badly too (a test measures it).
 CLASS_COLOURS: Dict[str, str] = {
-    "car": "#ff8a00",
+    "car": "#e86f00",
     "truck": "#e5243b",
-    "construction_vehicle": "#c7a600",
+    "construction_vehicle": "#e6c800",
     "bus": "#b04bff",
     "trailer": "#ff6fb0",
     "barrier": "#12bfe8",
     "motorcycle": "#0c8f62",
     "bicycle": "#86cc16",
     "pedestrian": "#2d7dff",
-    "traffic_cone": "#9b5a2e",
+    "traffic_cone": "#7a3f18",
 }
 COLOURS = tuple(CLASS_COLOURS[name] for name in CLASSES)
 INK, PALE = "#1c2733", "#6f7c89"

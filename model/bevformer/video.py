@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 
 from .errors import DiskError, UserError
+from .look import COLOURS, INK
 
 # H.264 plays everywhere; OpenCV's own wheels are built without it, but with VP9, which browsers and VLC play.
 CODECS = ("avc1", "vp09", "mp4v")
 GIF_WIDTH_PX = 1212  # half the screen's picture: GIFs are large
+GIF_COLOURS = (*COLOURS, INK, "#ffffff")
 
 
 class _Writer(Protocol):
@@ -105,7 +107,8 @@ class _Mp4:
 
 
 class _Gif:
-    """All pictures share the palette of the first, so that what stands still does not flicker."""
+    """All pictures share a palette, so that what stands still does not flicker: the colours of classes and of
+    letters, which have to stay what the legend says, and those of the first picture."""
 
     def __init__(self, path: str, frames_per_second: float) -> None:
         from PIL import Image
@@ -113,6 +116,7 @@ class _Gif:
         self._path, self._image = path, Image
         self._duration_ms = round(1000 / frames_per_second)
         self._frames: List[Any] = []
+        self._palette: Any = None
 
     def add(self, image_HW3: np.ndarray) -> None:
         height, width = image_HW3.shape[:2]
@@ -120,10 +124,16 @@ class _Gif:
             size = (GIF_WIDTH_PX, round(height * GIF_WIDTH_PX / width))
             image_HW3 = np.asarray(cv2.resize(image_HW3, size, interpolation=cv2.INTER_AREA))
         image = self._image.fromarray(np.ascontiguousarray(image_HW3))
-        if self._frames:
-            self._frames.append(image.quantize(palette=self._frames[0], dither=0))
-        else:
-            self._frames.append(image.quantize(colors=256, dither=0))
+        if self._palette is None:
+            self._palette = self._palette_of(image)
+        self._frames.append(image.quantize(palette=self._palette, dither=0))
+
+    def _palette_of(self, image: Any) -> Any:
+        fixed = [value for colour in GIF_COLOURS for value in bytes.fromhex(colour[1:])]
+        found = image.quantize(colors=256 - len(GIF_COLOURS), dither=0).getpalette()
+        palette = self._image.new("P", (1, 1))
+        palette.putpalette((fixed + found)[:768])
+        return palette
 
     def close(self) -> None:
         if self._frames:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 TRUTH_RANGE_M = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)  # as far as the model may predict
 LIDAR_COLUMNS = 5
 KEYFRAMES_PER_SECOND = 2.0  # of nuScenes: videos run at the speed of the world
-VIDEO_REACH_M = 50.0  # the bird's-eye view does not zoom while the car drives
 MAX_PX = 20000  # of a picture's width
 
 
@@ -115,6 +114,14 @@ class _Job:
     results: Optional[Mapping[str, Any]]
     scene: str
 
+    def reach_m(self, score: float) -> float:
+        """How far there are boxes."""
+        from .draw import above
+        from .draw_bev import reach_of
+
+        found = _predicted(None if self.results is None else self.results[self.info["token"]], self.info)
+        return reach_of(_truth(self.info), found and above(found, score))
+
     def picture(self, store: Any, score: float) -> "Picture":
         entries = None if self.results is None else self.results[self.info["token"]]
         return make_picture(self.info, entries, store, self.scene, score)
@@ -147,10 +154,11 @@ def _write_video(jobs: Sequence[_Job], store: Any, args: argparse.Namespace, tal
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder) or os.path.isdir(path):
         raise DiskError("cannot write %s: no such folder" % path, do="Make %s first." % folder)
+    reach_m = max(job.reach_m(args.score) for job in jobs)  # it does not zoom while the car drives
     with Video(path, args.fps) as video:
         for done, job in enumerate(jobs):
             talk.progress("viz", done, len(jobs), job.info["token"])
-            picture = dataclasses.replace(job.picture(store, args.score), reach_m=VIDEO_REACH_M)
+            picture = dataclasses.replace(job.picture(store, args.score), reach_m=reach_m)
             video.add(draw.draw(picture, style))
     talk.progress("viz", len(jobs), len(jobs))
     talk.result(
@@ -272,12 +280,18 @@ def make_picture(
         info["token"],
         when.strftime("%Y-%m-%d %H:%M:%S"),
     )
-    predicted = None
-    if entries is not None:
-        found = to_detections(entries, info)
-        predicted = draw.Boxes(found.boxes_K9.numpy(), found.labels_K.numpy(), found.scores_K.numpy())
     points = _lidar_points(info, store)
+    predicted = _predicted(entries, info)
     return draw.Picture(scene, subtitle, cameras, predicted, _truth(info), points, score_threshold)
+
+
+def _predicted(entries: Optional[Sequence[Mapping[str, Any]]], info: Mapping[str, Any]) -> Optional["Boxes"]:
+    from .draw import Boxes
+
+    if entries is None:
+        return None
+    found = to_detections(entries, info)
+    return Boxes(found.boxes_K9.numpy(), found.labels_K.numpy(), found.scores_K.numpy())
 
 
 def _truth(info: Mapping[str, Any]) -> Optional["Boxes"]:

@@ -42,3 +42,18 @@ def test_pictures_that_did_not_arrive_are_noticed(tmp_path, monkeypatch):
         with video.Video(str(tmp_path / "a.mp4"), 2) as film:
             film.add(PICTURE)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_gif_keeps_the_colours_of_the_legend(tmp_path):
+    """Also where the first picture has hundreds of others."""
+    image_module = pytest.importorskip("PIL.Image")
+    noise = np.random.RandomState(0).randint(0, 255, (64, 96, 3)).astype(np.uint8)
+    colours = [tuple(bytes.fromhex(colour[1:])) for colour in video.GIF_COLOURS]
+    legend = noise.copy()
+    legend[0, : len(colours)] = colours
+    with video.Video(str(tmp_path / "a.gif"), 2) as film:
+        film.add(noise)
+        film.add(legend)
+    read = image_module.open(tmp_path / "a.gif")
+    read.seek(1)
+    assert [read.convert("RGB").getpixel((x, 0)) for x in range(len(colours))] == colours
