@@ -109,7 +109,7 @@ class StoreNuScenes(NuScenes):
                 at, rows = end, rows + 1
                 yield row
         rest = text[at:].strip()
-        if rest != "]" and not (rest == "[]" and not rows):
+        if rest != "]" and not (not rows and re.fullmatch(r"\[\s*\]", rest)):
             raise DataError(
                 "%s in %s is broken after row %d (%.40r)" % (name, self.dataroot, rows, rest),
                 do="Get the archive again; `bevrepro doctor` knows its checksum.",

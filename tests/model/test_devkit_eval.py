@@ -176,6 +176,17 @@ def test_results_of_other_data_are_refused(tiny, truth, heard, tmp_path):
         devkit.score(truth, path, tokens_of(tiny.val), "mini_val", str(tmp_path / "m"), heard)
 
 
+@pytest.mark.parametrize("text", ["[]", "[\n\n]\n"])
+def test_a_test_split_without_annotations_is_told_as_such(tiny, heard, tmp_path, text):
+    shutil.copytree(os.path.join(tiny.root, "v1.0-mini"), tmp_path / "v1.0-mini")
+    for name in ("sample_annotation", "instance"):
+        (tmp_path / "v1.0-mini" / (name + ".json")).write_text(text)
+    truth = devkit.load_ground_truth(open_store([str(tmp_path)]), "v1.0-mini", heard)
+    with pytest.raises(DataError, match="has an annotated box") as caught:
+        devkit.check_ground_truth(truth)
+    assert "--format-only" in caught.value.do
+
+
 @pytest.mark.parametrize("block", [13, 1 << 20])
 def test_big_tables_are_read_row_by_row_as_json_reads_them(tiny, heard, monkeypatch, block):
     whole = json_rows.text_blocks
