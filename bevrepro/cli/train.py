@@ -92,6 +92,19 @@ def train(
         str | None,
         Option("--amp", metavar="bf16|fp16|off", help="Mixed precision. [default: what the recipe says]"),
     ] = None,
+    memory: Annotated[
+        str | None,
+        Option(
+            "--memory",
+            metavar="auto|off|NAME,...",
+            help="When memory runs out: fall back in ways that keep the result, or not; or begin with these. "
+            "[default: auto]",
+        ),
+    ] = None,
+    allow: Annotated[
+        str | None,
+        Option("--allow", metavar="statistics|changes", help="What else may be done for want of memory."),
+    ] = None,
     profile: Annotated[
         bool, Option("--profile", help="Trace a few steps into the work folder's profile/.")
     ] = False,
@@ -140,6 +153,8 @@ def train(
         raise BadParameter("--allow-partial-init is about the file of --init-from")
     if amp not in (None, "bf16", "fp16", "off"):
         raise BadParameter(f"--amp {amp}: it is bf16, fp16 or off")
+    if allow not in (None, "statistics", "changes"):
+        raise BadParameter(f"--allow {allow}: it is statistics or changes")
     started = of_run(gpus, processes, nodes, rendezvous)
     if print_launch or os.environ.get("BEVREPRO_DEBUG") == "1":
         if started.count > 1:
@@ -155,6 +170,7 @@ def train(
     argv += given("--emulate-gpus", emulate_gpus) + given("--keep-last", keep_last)
     argv += given("--workers", workers) + given("--amp", amp) + ["--profile"] * profile
     argv += given("--validate-every", validate_every) + given("--rank-timeout", rank_timeout)
+    argv += given("--memory", memory) + given("--allow", allow)
     if print_launch:
         from bevrepro.drive.editor import launch_file
 

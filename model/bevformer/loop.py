@@ -10,7 +10,7 @@ import torch
 from .loading import Loader, open_loader
 from .matching import Diverged
 from .means import Means
-from .memory import OutOfMemory
+from .memory import OutOfMemory, is_out_of_memory, told_by
 from .optim import lr_factor, set_lr
 from .profiling import NoProfile
 from .ranks import refuse_live_batch_norm
@@ -111,9 +111,17 @@ def _steps(
 
 
 def _save(job: Training, saver: Saver, done: int, before: str, log: NoLog) -> str:
-    """The checkpoint's path.  Raises Diverged, naming the one `before`, where the weights are not finite."""
+    """The checkpoint's path.  Raises Diverged, naming the one `before`, where the weights are not finite, and
+    OutOfMemory where it cannot be written for want of that.
+    """
     try:
         return job.save(saver, done)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        seen = "out of memory while the checkpoint after step %d was written: %s" % (done, told_by(error))
+        do = "Go on with --resume auto when more is free; %s says what a step takes." % job.memory.plan
+        raise _no_memory(OutOfMemory(seen, "", do), before, log) from error
     except Diverged as error:
         log.say("Training stopped after step %d: %s." % (done, error.seen))
         raise Diverged(
@@ -147,7 +155,7 @@ def _diverged(error: Diverged, step: int, path: str, log: NoLog) -> Diverged:
 
 def _no_memory(error: OutOfMemory, path: str, log: NoLog) -> OutOfMemory:
     log.say("Training stopped: %s." % error.seen)
-    why = "%s The last checkpoint, %s, is whole." % (error.why, path)
+    why = ("%s The last checkpoint, %s, is whole." % (error.why, path)).strip()
     return OutOfMemory("Training stopped: %s." % error.seen, why, error.do)
 
 

@@ -52,13 +52,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def told_by(error: BaseException) -> str:
-    """`0.37 GiB more could not be had`, or the first line of what the allocator said."""
-    found = re.search(r"(?:tried|[Uu]nable|Tried) to allocate ([\d.]+) (bytes|[KMG]iB)", str(error))
+    """`8.4 MiB more could not be had`, or the first line of what the allocator said."""
+    found = re.search(r"(?:[Tt]ried|[Uu]nable) to allocate ([\d.]+) (bytes|[KMG]iB)", str(error))
     if found is None:
         return (str(error).strip().split("\n")[0] or type(error).__name__)[:160]
     shift = {"bytes": 0, "KiB": 10, "MiB": 20, "GiB": 30}[found.group(2)]
-    size_b = float(found.group(1)) * (1 << shift)
-    return "%.3g GiB more could not be had" % (size_b / 2**30)
+    size_mib = float(found.group(1)) * (1 << shift) / 2**20
+    size = "%.2f GiB" % (size_mib / 1024) if size_mib >= 1024 else "%.1f MiB" % size_mib
+    return size + " more could not be had"
 
 
 def named_rungs(asked: Optional[str], allow: Optional[str]) -> Tuple[Rung, ...]:
@@ -218,7 +219,7 @@ class Memory:
     def _fall(self, step: int, phase: str, said: str) -> None:
         left = self._left()
         if not left or self._model is None:
-            raise self._exhausted(phase, said)
+            raise self._exhausted(step, phase, said)
         entry = rung_entry(left[0], step + 1, "out of memory in %s: %s" % (phase, said))
         apply_rungs(self._model, [left[0].name])
         self.entries.append(entry)
@@ -228,21 +229,22 @@ class Memory:
             % (phase, said, left[0].name, left[0].what, RESULT[left[0].effect]),
         )
 
-    def _exhausted(self, phase: str, said: str) -> OutOfMemory:
-        used = "In use already: %s." % ", ".join(self.rungs) if self.rungs else ""
-        why = "Nothing is left that would keep the result as it is. " + used
+    def _exhausted(self, step: int, phase: str, said: str) -> OutOfMemory:
+        used = " In use already: %s." % ", ".join(self.rungs) if self.rungs else ""
+        why = "Nothing is left that would keep the result as it is." + used
         if not self._falls:
-            why = "With --memory off nothing that needs less is tried. " + used
-        others = [each for each in rungs_up_to(CHANGES) if each.effect in ALLOW.values()]
-        named = " or ".join(
-            "--memory %s --allow %s" % (each.name, word)
-            for each in others
-            for word, effect in ALLOW.items()
-            if effect == each.effect and each.name not in self.rungs
-        )
+            why = "With --memory off nothing that needs less is tried." + used
         do = "See what would fit: %s" % self.plan
-        do += "   What changes the result is yours to allow: %s" % named if named else ""
-        return OutOfMemory("out of memory in %s: %s" % (phase, said), why.strip(), do)
+        named = [
+            "--memory %s --allow %s" % (each.name, word)
+            for word, effect in ALLOW.items()
+            for each in rungs_up_to(CHANGES)
+            if each.effect == effect and each.name not in self.rungs
+        ]
+        if named:
+            where = ", in a new --work-dir" if step else ""
+            do += "\nWhat changes the result is yours to allow%s: %s" % (where, " or ".join(named))
+        return OutOfMemory("out of memory in %s: %s" % (phase, said), why, do)
 
 
 def forget_gradients(model: nn.Module) -> None:

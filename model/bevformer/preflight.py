@@ -33,11 +33,11 @@ def pointless(model: nn.Module, device: torch.device, asked: Optional[str]) -> b
 
 
 def preflight(job: Training) -> Dict[str, Any]:
-    """For the run's record: seconds, peak memory, the rungs in use after it.
+    """For the run's record: seconds, peak memory, and the ledger's entries of the rungs that it took.
 
     Raises OutOfMemory where nothing that keeps the result as it is makes it fit; in all processes alike.
     """
-    start_s = time.monotonic()
+    start_s, before = time.monotonic(), len(job.memory.entries)
     with _nothing_stays(job):
         samples, boxes = largest_samples(job.dataset, job.order.indices, job.order.batch)
         job.memory.tried(lambda: _step(job, samples, boxes), job.ranks, job.first_step, "the preflight step")
@@ -48,7 +48,7 @@ def preflight(job: Training) -> Dict[str, Any]:
         "seconds": round(time.monotonic() - start_s, 2),
         "peak_gib": peak,
         "boxes": boxes,
-        "rungs": job.memory.rungs,
+        "entries": job.memory.entries[before:],
     }
 
 

@@ -144,16 +144,19 @@ class RunKeeper:
         self._session = _session(options, job, preflight)
         resumes = bool(job.first_step or options.resume)
         self._earlier = (read_record(self.path) if resumes else None) or {}
+        earlier = list(self._earlier.get("sessions") or [])
+        if _known_diff(self._session["code"], earlier):
+            self._session["code"] = _without_diff(self._session["code"])
         self._record = _about(config, options, job, init)
         self._record.update(
-            code=self._session["code"],
+            code=_without_diff(self._session["code"]),
             ledger=self.ledger,
             initial_weights_digest=self._earlier.get("initial_weights_digest")
             if job.first_step
             else weights_digest(job.model),
             epochs=_until(job.first_step, self._earlier.get("epochs")),
             validations=list(self._earlier.get("validations") or []),
-            sessions=list(self._earlier.get("sessions") or []) + [self._session],
+            sessions=earlier + [self._session],
         )
 
     def write(self, status: str, **fields: Any) -> Dict[str, Any]:
@@ -256,6 +259,16 @@ def _about(config: Config, options: Options, job: Training, init: Optional[Dict[
         "init_from": init,
         "precision": {"kind": precision.kind, "fixed_loss_scale": precision.fixed_scale},
     }
+
+
+def _known_diff(code: Optional[Mapping[str, Any]], sessions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an earlier session holds the same local changes; they are kept once."""
+    digests = [(each.get("code") or {}).get("diff_sha256") for each in sessions]
+    return (code or {}).get("diff_sha256") in [digest for digest in digests if digest]
+
+
+def _without_diff(code: Optional[Mapping[str, Any]]) -> Optional[Dict[str, Any]]:
+    return None if code is None else {key: value for key, value in code.items() if key != "diff"}
 
 
 def _until(step: int, entries: Any) -> List[Dict[str, Any]]:

@@ -437,7 +437,8 @@ def _train(
     if options.frames:
         write_frames(options.work_dir, options.frames)
     keeper = record.RunKeeper(config, options, job, init, checked)
-    for entry in keeper.ledger:
+    said = checked["entries"] if checked else []  # by the preflight
+    for entry in (entry for entry in keeper.ledger if entry not in said):
         talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))
     every = LOG_EVERY[by_epoch]
     log = TrainLog(options.work_dir, every, job.total, order.steps_per_epoch, by_epoch, job.first_step)

@@ -40,7 +40,9 @@ def test_the_model_plane_understands_every_option(train):
     assert (parsed.validate_every, parsed.rank_timeout) == (2, 60.0)
 
 
-@pytest.mark.parametrize("words", [["--amp", "fp8"], ["--keep-last", "-1"], ["--validate-every", "0"]])
+@pytest.mark.parametrize(
+    "words", [["--amp", "fp8"], ["--allow", "all"], ["--keep-last", "-1"], ["--validate-every", "0"]]
+)
 def test_what_does_not_exist_is_wrong_usage(train, words):
     assert train(*words)[:2] == (2, None)
 
