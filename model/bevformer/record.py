@@ -45,6 +45,7 @@ def host_summary(device: torch.device) -> Dict[str, Any]:
     return {
         "platform": platform.platform(),
         "cpu": _cpu_name(),
+        "cpu_capability": _cpu_capability(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
@@ -53,6 +54,12 @@ def host_summary(device: torch.device) -> Dict[str, Any]:
         "gpu_memory_gib": _gpu_memory_gib(device),
         "gpu_capability": _gpu_capability(device),
     }
+
+
+def _cpu_capability() -> Optional[str]:
+    """Which of torch's kernels are used, "AVX2" or "AVX512"; None where torch does not say."""
+    backend = getattr(torch.backends, "cpu", None)
+    return str(backend.get_cpu_capability()) if hasattr(backend, "get_cpu_capability") else None
 
 
 def _text(value: Optional[int]) -> Optional[str]:
