@@ -4,15 +4,18 @@ A digest that its maker published decides; one that others measured only informs
 file has at least to be whole and of the kind that it is said to be (the doctor's reader, without torch).
 """
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from bevrepro import facts
-from bevrepro.core.errors import CheckpointError, ConfigError
+from bevrepro.core.errors import CheckpointError, ConfigError, DiskError
 from bevrepro.core.finding import Severity
 from bevrepro.env.fetch import (
     NETWORK,
@@ -115,9 +118,10 @@ def get(wanted: Weights, folder: Path, mirror: str | None = None, on_event: OnEv
     _fetch(wanted, url, part, target, on_event)
     try:
         checked = check(wanted, part)
-    except CheckpointError:
+    except CheckpointError as wrong:
         _forget(part)  # it would be gone on with
-        raise
+        do = "Nothing of it is kept. Name another place with --mirror URL_OR_FOLDER."
+        raise CheckpointError(wrong.seen, wrong.why, do) from None
     os.replace(part, target)
     _tag(part).unlink(missing_ok=True)
     return Checked(target, checked.sha256, checked.by, checked.note)
@@ -224,6 +228,7 @@ def _append(wanted: Weights, url: str, part: Path, on_event: OnEvent) -> bool:
         total = _length(response, have if resumed else 0)
         if wanted.size not in (None, total or wanted.size):
             raise _other(wanted, url, f"{total} bytes")
+        _require_room(part, (total or wanted.size or 0) - (have if resumed else 0))
         _write_tag(part, response)
         done = _copy(wanted, response, part, have if resumed else 0, total or wanted.size, on_event)
     if wanted.size is not None and done > wanted.size:
@@ -243,7 +248,7 @@ def _other(wanted: Weights, url: str, found: str) -> CheckpointError:
 def _copy(
     wanted: Weights, response: IO[bytes], part: Path, done: int, total: int | None, on_event: OnEvent
 ) -> int:
-    with open(part, "ab" if done else "wb") as file:
+    with _disk(part), open(part, "ab" if done else "wb") as file:
         for piece in _pieces(response):
             file.write(piece)
             done += len(piece)
@@ -253,6 +258,32 @@ def _copy(
         file.flush()
         os.fsync(file.fileno())
     return done
+
+
+@contextmanager
+def _disk(part: Path) -> Iterator[None]:
+    """What the disk says, as a sentence that names the file; the network's errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO):
+            raise
+        raise DiskError(
+            f"cannot write {part}: {error.strerror}",
+            "What has arrived is kept there, and the same command goes on with it.",
+            "Free some space, or name another folder with --into.",
+        ) from error
+
+
+def _require_room(part: Path, wanted_b: int) -> None:
+    """DiskError before the first byte where the rest cannot fit."""
+    free_b = shutil.disk_usage(part.parent).free
+    if wanted_b > free_b:
+        raise DiskError(
+            f"{part.parent} has {free_b / 1e6:.0f} MB free, {wanted_b / 1e6:.0f} MB are to come",
+            "Nothing was downloaded.",
+            "Free some space, or name another folder with --into.",
+        )
 
 
 def _pieces(response: IO[bytes]) -> Iterator[bytes]:

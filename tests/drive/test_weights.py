@@ -5,11 +5,12 @@ import json
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
 from bevrepro import cli
-from bevrepro.core.errors import CheckpointError, ConfigError
+from bevrepro.core.errors import CheckpointError, ConfigError, DiskError
 from bevrepro.drive import weights
 from bevrepro.drive.weights import PUBLISHED, REPORTED, TOLD_BY_NAME, WHOLE, Weights, check, get
 
@@ -134,6 +135,7 @@ def test_a_wrong_file_never_gets_the_name_nor_is_it_gone_on_with(server, tmp_pat
         get(replace(server.wanted, **changes), tmp_path)
     text = f"{caught.value.seen} {caught.value.why}"
     assert words in text and not (tmp_path / "w.pth").exists()
+    assert "Delete it" not in caught.value.do
     server.length = True
     get(server.wanted, tmp_path)
 
@@ -164,7 +166,16 @@ def test_a_full_disk_is_a_sentence_and_keeps_nothing_under_the_name(server, tmp_
     monkeypatch.setattr(weights, "weights", lambda name: server.wanted)
     (tmp_path / "w.pth.part").symlink_to("/dev/full")
     assert cli.main(["weights", "get", "w", "--into", str(tmp_path)]) == 8
-    assert "No space left" in capsys.readouterr().err and not (tmp_path / "w.pth").exists()
+    said = capsys.readouterr().err
+    assert "w.pth.part: No space left" in said and "goes on with it" in said
+    assert not (tmp_path / "w.pth").exists()
+
+
+def test_a_file_that_cannot_fit_is_not_begun(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda folder: SimpleNamespace(free=len(CONTENT) - 1))
+    with pytest.raises(DiskError, match="1 MB free, 1 MB are to come"):
+        get(server.wanted, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
