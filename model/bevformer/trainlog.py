@@ -8,6 +8,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
+from .means import Means
 from .usage import peak_mib
 
 
@@ -41,7 +42,7 @@ class TrainLog(NoLog):
         self._text = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._json = open(self.path + ".json", "a", encoding="utf-8")  # noqa: SIM115
         self._board = open_board(work_dir, first_step)
-        self._waiting: List[Dict[str, float]] = []
+        self._means = Means()  # without the loss of fp16 steps that were left out
         self._first_step, self._start_s = first_step, time.monotonic()
 
     def header(self, **fields: Any) -> None:
@@ -59,12 +60,11 @@ class TrainLog(NoLog):
 
     def step(self, step: int, lr: float, terms: Dict[str, float]) -> None:
         """`terms`: loss terms, loss, grad_norm, time and data_time in seconds of optimiser step `step`."""
-        self._waiting.append(terms)
+        self._means.add(terms)
         epoch, place = divmod(step, self.steps_per_epoch)
         if not self._due(step, place):
             return
-        mean = {key: sum(each.get(key, 0.0) for each in self._waiting) / len(self._waiting) for key in terms}
-        self._waiting = []
+        mean = self._means.take()
         memory = peak_mib()
         line = {
             "mode": "train",

@@ -285,3 +285,70 @@ def test_where_the_system_really_has_no_more_the_run_ends_as_without_a_limit(tmp
             break
     assert done.returncode == 0 and rungs_in(tmp_path / name), done.stderr[-2000:]
     assert done.stdout == free.stdout and "it is repeated with less" in done.stderr
+
+
+TWO = """
+import os, sys
+import torch
+import small_frames
+from bevformer.detector import build_model
+from bevformer import train
+from bevformer.errors import UserError
+from bevformer.ranks import leave
+from bevformer.runstate import Options
+from bevformer.talk import Talk
+torch.set_num_threads(1)
+
+def build(config):
+    model, count, calls = build_model(config), [0], set(map(int, sys.argv[2].split(",")))
+    plain = model.loss
+    def loss(*args):
+        count[0] += 1
+        if os.environ["RANK"] == "1" and count[0] in calls:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return plain(*args)
+    model.loss = loss
+    return model
+
+options = Options(sys.argv[1], seed=4, emulate_gpus=2, memory=sys.argv[3])
+try:
+    train.run(small_frames.config(3), small_frames.SmallFrames(), options, Talk(False), build)
+except UserError as error:
+    print("%s: %s" % (os.environ["RANK"], error.seen))
+finally:
+    leave()
+"""
+
+
+def in_two_processes(tmp_path, name, calls, asked="auto"):
+    program = tmp_path / "two.py"
+    program.write_text(TWO)
+    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH="%s:%s" % (HERE.parents[1] / "model", HERE))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(program), str(tmp_path / name), calls, asked]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_when_one_process_runs_out_all_fall_back_together(tmp_path):
+    # The second process runs out in its preflight (call 1) and in step 2 (calls 4 and 5).
+    done = in_two_processes(tmp_path, "fallen", "1,4,5")
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr[-2000:]
+    begun = in_two_processes(tmp_path, "begun", "99", "encoder-layers,backbone-blocks,decoder-layers")
+    assert begun.returncode == 0, begun.stderr[-2000:]
+    entries = rungs_in(tmp_path / "fallen")
+    assert [(entry["rung"], entry["step"]) for entry in entries] == [
+        ("encoder-layers", 1),
+        ("backbone-blocks", 2),
+        ("decoder-layers", 2),
+    ]
+    assert "process 1 has none left" in entries[0]["why"]
+    records = [run_json(tmp_path / name) for name in ("fallen", "begun")]
+    assert records[0]["weights_digest"] == records[1]["weights_digest"]
+
+
+@pytest.mark.slow
+def test_at_the_end_of_the_ladder_no_process_waits_for_another(tmp_path):
+    done = in_two_processes(tmp_path, "w", ",".join(map(str, range(3, 99))))
+    said = sorted(line for line in done.stdout.splitlines() if "out of memory" in line)
+    assert len(said) == 2 and said[0].startswith("0: Training stopped: out of memory in step 2"), done.stderr
