@@ -194,12 +194,15 @@ class RunKeeper:
         self.write("running")
 
     def saved(self, done: int, path: str, means: Mapping[str, float]) -> None:
-        """A checkpoint after `done` steps; `means` of the loss terms since the one before."""
+        """A checkpoint after `done` steps; `means` of the loss terms since the one before, or since the start
+        of this session where that was later.
+        """
         others = [each for each in self._record["epochs"] if each.get("step") != done]
+        begun = max([each["step"] for each in others] + [self._session["first_step"]])
         epoch = done / self._record["steps_per_epoch"]
         rounded = {key: round(value, 6) for key, value in means.items()}
-        now = {"step": done, "epoch": round(epoch, 3), "checkpoint": path, "means": rounded}
-        self._record["epochs"] = others + [now]
+        now = {"step": done, "epoch": round(epoch, 3), "checkpoint": path}
+        self._record["epochs"] = others + [dict(now, steps=done - begun, means=rounded)]
         self.write("running", last_step=done)
 
     def add_validation(self, found: Dict[str, Any]) -> None:

@@ -44,14 +44,14 @@ def spoiling_update(monkeypatch, at, where):
 
 
 @pytest.mark.parametrize(
-    "where, said", [("moments", "exp_avg_sq of img_backbone.weight"), ("weights", "iter_")]
+    "where, said", [("moments", "exp_avg_sq of img_backbone"), ("weights", "first img_backbone")]
 )
 def test_a_checkpoint_is_never_written_from_what_is_not_finite(tmp_path, monkeypatch, where, said):
     # In the last step of the second epoch, so that no loss tells of it first.
     spoiling_update(monkeypatch, 10, where)
     with pytest.raises(Diverged) as caught:
         play(tmp_path, EPOCHS)
-    assert "after step 10" in caught.value.seen and (where == "weights" or said in caught.value.seen)
+    assert "after step 10" in caught.value.seen and said in caught.value.seen
     assert "epoch_1.pth" in caught.value.why and not os.path.exists(tmp_path / "epoch_2.pth")
     assert os.path.samefile(tmp_path / "latest.pth", tmp_path / "epoch_1.pth")
     state = load_checkpoint(str(tmp_path / "latest.pth"))["state_dict"]
