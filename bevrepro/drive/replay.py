@@ -3,27 +3,29 @@
 The real `train` runs in a scratch folder from what run.json holds - configuration, seed, ranks, paths - and
 is stopped after the wanted step; its log is compared with the recorded one, line by line. On the same
 processor, threads and libraries every logged digit has to be the same. Elsewhere sums are rounded in another
-order: each value of a line may differ by TOLERANCE.
+order: each value of a line may differ by a share that grows with the steps (facts/replay.toml).
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bevrepro.core.errors import DataError
+from bevrepro import facts
+from bevrepro.core.errors import ConfigError, DataError
 from bevrepro.drive.launch import Event, OnEvent, run_model
 
-TOLERANCE = 0.02  # of a value; in fp32 a run drifts apart within some tens of steps
 TINY = 1e-6  # the logs' last digit
-SAME = {"host": ("cpu", "threads", "device", "gpu"), "versions": ("torch", "numpy", "cuda")}
+SAME = {"host": ("cpu", "cpu_capability", "threads", "device", "gpu"), "versions": ("torch", "numpy", "cuda")}
 EQUAL, WITHIN, PARTS = "equal", "within tolerance", "parts"
 NOT_COMPARED = ("epoch", "iter", "step", "time", "data_time", "memory")
 # Of the recorded command: with a value, flags; the rest comes from run.json or is this machine's.
 KEPT = ("--init-from", "--amp")
 KEPT_FLAGS = ("--deterministic", "--allow-partial-init", "--amp")
+NEWER = "Replay it with that version: its settings are not all known to this one."
 Line = Mapping[str, Any]
 
 
@@ -45,7 +47,23 @@ class Replayed:
 
     @property
     def promise(self) -> str:
-        return f"within {TOLERANCE:g}" if self.differs else "to every logged digit"
+        if not self.differs:
+            return "to every logged digit"
+        row = _tolerances()
+        told = [f"{share:g} up to step {step}" for step, share in row["up_to_step"]]
+        return f"within {', '.join(told)}, {row['beyond']:g} beyond"
+
+
+def _tolerances() -> facts.Row:
+    return facts.row("replay", "elsewhere")
+
+
+def allowed(step: int, name: str) -> float:
+    """The share by which a value of the line that ends with `step` may differ elsewhere."""
+    row = _tolerances()
+    if name == "lr":
+        return float(row["rate"])
+    return float(next((share for last, share in row["up_to_step"] if step <= last), row["beyond"]))
 
 
 class _Enough(Exception):
@@ -81,9 +99,21 @@ def replay(
                 raise
             do = "Name where they are on this machine with --data-root and --infos."
             raise DataError(error.seen, "run.json has the paths as they were typed then.", do) from error
+        except ConfigError as error:
+            raise ConfigError(error.seen, _written_by(run), error.do or NEWER) from error
         again = _object(scratch / "work" / "run.json")
         _require_same_data(run, again)
         return judge(lines, train_lines(scratch / "work"), differing(run, again), steps)
+
+
+def _written_by(run: Mapping[str, Any]) -> str:
+    """Which version wrote run.json, as far as it says."""
+    session = next(iter(run.get("sessions") or ()), None) or {}
+    version = (session.get("versions") or {}).get("bevformer")
+    commit = (run.get("code") or {}).get("commit")
+    told = [f"bevformer {version}"] if version else []
+    told += [f"commit {str(commit)[:12]}"] if commit else []
+    return f"run.json was written by {' at '.join(told)}." if told else "run.json does not say what wrote it."
 
 
 def _recorded(file: Path) -> dict[str, Any]:
@@ -195,7 +225,8 @@ def _differing(run: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[str
     for group, keys in SAME.items():
         for key in keys:
             old, new = ((session.get(group) or {}).get(key) for session in (first, now))
-            if old != new:
+            unsaid = old is None and key not in (first.get(group) or {})  # by an older version
+            if old != new and not unsaid:
                 yield f"{key}: {old} then, {new} now"
     workers = [(each.get("ranks") or {}).get("processes") or 1 for each in (run, again)]
     if workers[0] != workers[1]:
@@ -211,9 +242,9 @@ def judge(then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], ste
         if end > steps or end not in ours:
             break
         compared += 1
-        name, share = _furthest(line, ours[end])
+        name, share, excess = _furthest(line, ours[end])
         worst = max(worst, share)
-        if share and (not differs or share > TOLERANCE):
+        if share and (not differs or excess > 1):
             values = (line.get(name), ours[end].get(name))
             return Replayed(PARTS, compared, steps, worst, tuple(differs), end, start + 1, name, *values)
         word, start = WITHIN if share else word, end
@@ -226,15 +257,17 @@ def judge(then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], ste
     return Replayed(word, compared, steps, worst, tuple(differs))
 
 
-def _furthest(line: Line, other: Line) -> tuple[str, float]:
-    """(the quantity that differs most, the share by which it does); 0: all are the same to the last digit."""
-    worst = ("loss", 0.0)
+def _furthest(line: Line, other: Line) -> tuple[str, float, float]:
+    """(the quantity that is furthest out, the share by which it differs, that in units of what is allowed
+    elsewhere); 0: all are the same to the last digit."""
+    worst, step = ("loss", 0.0, 0.0), int(line["step"])
     for key in [*line, *(key for key in other if key not in line)]:
         one, two = line.get(key), other.get(key)
         if key in NOT_COMPARED or one == two or not isinstance(one if one is not None else two, (int, float)):
             continue
-        share = 1.0
-        if isinstance(one, (int, float)) and isinstance(two, (int, float)):
+        found = (key, 1.0, math.inf)  # one of them lacks it, or is no number
+        if isinstance(one, (int, float)) and isinstance(two, (int, float)) and math.isfinite(one - two):
             share = abs(one - two) / max(abs(one), abs(two), TINY)
-        worst = max(worst, (key, share if share == share else 1.0), key=lambda pair: pair[1])
+            found = (key, share, share / allowed(step, key))
+        worst = max(worst, found, key=lambda each: each[2])
     return worst

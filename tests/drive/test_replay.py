@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bevrepro import cli
-from bevrepro.core.errors import DataError
+from bevrepro.core.errors import ConfigError, DataError
 from bevrepro.drive import replay as module
 from bevrepro.drive.launch import Event
 from bevrepro.drive.replay import differing, judge, reach, replay, train_argv
@@ -67,7 +67,8 @@ def test_whole_lines_are_compared(wanted, step):
         (3.0, (), "equal", None),
         (3.000001, (), "parts", 20),
         (3.000001, ("threads: 1 then, 2 now",), "within tolerance", None),
-        (3.2, ("threads: 1 then, 2 now",), "parts", 20),
+        (3.2, ("threads: 1 then, 2 now",), "within tolerance", None),
+        (3.6, ("threads: 1 then, 2 now",), "parts", 20),
         (float("nan"), ("x",), "parts", 20),
     ],
 )
@@ -75,6 +76,18 @@ def test_the_promise_depends_on_the_machine(loss, differs, word, step):
     found = judge([line(10), line(20)], [line(10, time=9.9), line(20, loss), line(30)], differs, 20)
     assert (found.word, found.step) == (word, step)
     assert found.first == (11 if step else None) and found.quantity == ("loss" if step else None)
+
+
+@pytest.mark.parametrize("step, loss, lr, word", [
+    (10, 3.02, 1e-3, "within tolerance"), (10, 3.05, 1e-3, "parts"), (50, 3.5, 1e-3, "within tolerance"),
+    (50, 3.0, 1.1e-3, "parts"),
+])  # fmt: skip
+def test_elsewhere_the_tolerance_grows_with_the_steps_and_the_rate_is_exact(step, loss, lr, word):
+    assert judge([line(step)], [line(step, loss, lr=lr)], ("cpu: x then, y now",), step).word == word
+
+
+def test_what_an_older_record_does_not_say_is_no_difference():
+    assert differing(RUN, {**RUN, "sessions": [session(cpu_capability="AVX2")]}) == ()
 
 
 def test_a_term_that_only_one_has_is_a_difference():
@@ -132,6 +145,19 @@ def test_paths_that_are_gone_are_asked_for(recorded, monkeypatch):
     with pytest.raises(DataError, match="no such infos file") as caught:
         replay(recorded[0], 5)
     assert "--data-root and --infos" in caught.value.do
+
+
+def test_settings_of_another_version_name_the_version(recorded, monkeypatch):
+    def train(verb, argv, *, on_event):
+        raise ConfigError("unknown fields in a stored configuration: ['schedule.quantum']")
+
+    monkeypatch.setattr(module, "run_model", train)
+    run = {**RUN, "code": {"commit": "c" * 40}}
+    run["sessions"] = [{**session(), "versions": {"bevformer": "9.1"}}]
+    (recorded[0] / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ConfigError, match="unknown fields") as caught:
+        replay(recorded[0], 5)
+    assert "bevformer 9.1 at commit cccccccccccc" in caught.value.why and "that version" in caught.value.do
 
 
 def test_other_data_is_refused(recorded):
