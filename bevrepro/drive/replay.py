@@ -23,7 +23,7 @@ SAME = {"host": ("cpu", "cpu_capability", "threads", "device", "gpu"), "versions
 EQUAL, WITHIN, PARTS = "equal", "within tolerance", "parts"
 NOT_COMPARED = ("epoch", "iter", "step", "time", "data_time", "memory")
 # Of the recorded command: with a value, flags; the rest comes from run.json or is this machine's.
-KEPT = ("--init-from", "--amp")
+KEPT = ("--init-from", "--amp", "--memory", "--allow")
 KEPT_FLAGS = ("--deterministic", "--allow-partial-init", "--amp")
 NEWER = "Replay it with that version: its settings are not all known to this one."
 Line = Mapping[str, Any]
@@ -231,6 +231,15 @@ def _differing(run: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[str
     workers = [(each.get("ranks") or {}).get("processes") or 1 for each in (run, again)]
     if workers[0] != workers[1]:
         yield f"processes: {workers[0]} then, {workers[1]} now"
+    told, tells = (_ledger(each) for each in (run, again))
+    yield from (f"{what}: then, not now" for what in told if what not in tells)
+    yield from (f"{what}: now, not then" for what in tells if what not in told)
+
+
+def _ledger(run: Mapping[str, Any]) -> list[str]:
+    """Departures: another way to save memory rounds otherwise."""
+    entries = (entry for entry in run.get("ledger") or () if isinstance(entry, dict))
+    return [str(entry.get("what")) for entry in entries if entry.get("effect") != "identical"]
 
 
 def judge(then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], steps: int) -> Replayed:

@@ -86,6 +86,12 @@ def test_elsewhere_the_tolerance_grows_with_the_steps_and_the_rate_is_exact(step
     assert judge([line(step)], [line(step, loss, lr=lr)], ("cpu: x then, y now",), step).word == word
 
 
+def test_another_way_to_save_memory_is_a_difference():
+    entry = {"what": "fused attention", "effect": "equal up to rounding", "why": "memory"}
+    assert differing({**RUN, "ledger": [entry]}, RUN) == ("fused attention: then, not now",)
+    assert differing({**RUN, "ledger": [{**entry, "effect": "identical"}]}, RUN) == ()
+
+
 def test_what_an_older_record_does_not_say_is_no_difference():
     assert differing(RUN, {**RUN, "sessions": [session(cpu_capability="AVX2")]}) == ()
 
