@@ -155,7 +155,7 @@ def test_sessions_are_joined_in_the_order_of_their_numbers(tmp_path):
 
 @pytest.mark.slow
 def test_a_log_of_100_mb_takes_seconds_and_little_memory(tmp_path):
-    """Counted with tracemalloc, which makes it slower: without it some 5 s."""
+    """Counted with tracemalloc, which makes it several times slower."""
     import tracemalloc
 
     path, head = tmp_path / "big.log", "x" * 330
