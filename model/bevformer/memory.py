@@ -108,6 +108,12 @@ def allowed_entry(options: Options, refused: OutOfMemory) -> Optional[Dict[str, 
     return None
 
 
+def without_use(model: nn.Module, entries: Iterable[Mapping[str, Any]]) -> List[str]:
+    """Names of rungs that find nothing in this model to act on."""
+    useful = {each.name for each in rungs_for(model, CHANGES)}
+    return [str(entry["rung"]) for entry in entries if entry["rung"] not in useful]
+
+
 def plan_command(options: Options, config: Config, device: torch.device) -> str:
     """The words that say what would fit."""
     words = [word for word in options.command[1:2] if not word.startswith("-")] or [config.name]
@@ -171,7 +177,7 @@ class Memory:
             said = self._agreed(said, ranks)
             if not said:
                 return result  # type: ignore[return-value]
-            self._give_back(before)
+            self._undo(before)
             self._fall(step, phase or "step %d" % (step + 1), said)
 
     def too_late(self, error: BaseException, step: int) -> OutOfMemory:
@@ -200,15 +206,13 @@ class Memory:
             self._live = [each for each in modules if isinstance(each, kind) and each.training]
         return [(buffer, buffer.clone()) for module in self._live for buffer in module.buffers()]
 
-    def _give_back(self, before: Sequence[Tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def _undo(self, before: Sequence[Tuple[torch.Tensor, torch.Tensor]]) -> None:
         if self._model is not None:
             forget_gradients(self._model)
         with torch.no_grad():
             for buffer, copy in before:
                 buffer.copy_(copy)
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        give_back()
 
     def _left(self) -> List[Rung]:
         """What may still be taken, mildest first."""
@@ -245,6 +249,13 @@ class Memory:
             where = ", in a new --work-dir" if step else ""
             do += "\nWhat changes the result is yours to allow%s: %s" % (where, " or ".join(named))
         return OutOfMemory("out of memory in %s: %s" % (phase, said), why, do)
+
+
+def give_back() -> None:
+    """What nothing holds any more, and what the allocator keeps of it."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def forget_gradients(model: nn.Module) -> None:

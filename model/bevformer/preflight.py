@@ -18,6 +18,7 @@ from .loading import draw_queues
 from .memory import forget_gradients
 from .ranks import BUCKET_B
 from .step import Training, backward
+from .talk import Talk
 from .types import Sample
 from .usage import peak_gib
 
@@ -32,16 +33,18 @@ def pointless(model: nn.Module, device: torch.device, asked: Optional[str]) -> b
     return asked is None and device.type == "cpu" and trained_b < SMALL_B
 
 
-def preflight(job: Training) -> Dict[str, Any]:
+def preflight(job: Training, talk: Talk) -> Dict[str, Any]:
     """For the run's record: seconds, peak memory, and the ledger's entries of the rungs that it took.
 
     Raises OutOfMemory where nothing that keeps the result as it is makes it fit; in all processes alike.
     """
+    talk.progress("preflight", 0, 1)
     start_s, before = time.monotonic(), len(job.memory.entries)
     with _nothing_stays(job):
         samples, boxes = largest_samples(job.dataset, job.order.indices, job.order.batch)
         job.memory.tried(lambda: _step(job, samples, boxes), job.ranks, job.first_step, "the preflight step")
         peak = peak_gib(job.device)
+    talk.progress("preflight", 1, 1)
     if job.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(job.device)
     return {

@@ -40,6 +40,7 @@ from .memory import (
     asked_precision,
     plan_command,
     rungs_at_start,
+    without_use,
 )
 from .optim import build_optimizer, lr_factor
 from .preflight import pointless, preflight
@@ -337,6 +338,10 @@ def _run_ranks(
         report = initialise(model, options.init_from, options.allow_partial_init)
         talk.note(report.sentence())
         init = report.record()
+    idle = without_use(model, rungs)
+    if idle:
+        talk.note("--memory: %s has nothing to save in this model, so it is left out." % ", ".join(idle))
+    rungs = [entry for entry in rungs if entry["rung"] not in idle]
     memory = Memory(model, rungs, options.memory != OFF, plan_command(options, config, device))
     memory.tell = lambda entry, sentence: talk.note(sentence)
     optimizer = build_optimizer(model, config.schedule)
@@ -364,7 +369,7 @@ def _run_ranks(
     checked = None
     if first_step < total and options.memory != OFF and not pointless(model, device, options.memory):
         try:
-            checked = preflight(job)
+            checked = preflight(job, talk)
         except OutOfMemory as error:
             raise (error if resumed else DoesNotFit(error.seen, error.why, error.do)) from None
     return _train(config, options, job, talk, init, validator, checked)

@@ -4,6 +4,7 @@ import os
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from .errors import ConfigError, UserError
+from .memory import give_back, is_out_of_memory, told_by
 from .ranks import Ranks
 from .runstate import DataOrder
 from .talk import Talk
@@ -51,10 +52,13 @@ class Validator:
             # Not `main`, which leaves the process group at its end: the training is still in it.
             evaluate._main(evaluate.parse([config, checkpoint, "--out", out] + self._argv), listener)
             found["metrics"] = listener.metrics
-        except UserError as error:
-            found["failed"] = error.seen
-            talk.note("Not validated: %s" % error.seen)
+        except (UserError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, UserError) and not is_out_of_memory(error):
+                raise
+            found["failed"] = getattr(error, "seen", "out of memory: %s" % told_by(error))
+            talk.note("Not validated: %s" % found["failed"])
         finally:
+            give_back()
             os.environ.update(hidden)
             ranks.sum([1.0])
         return found

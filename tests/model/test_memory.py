@@ -155,7 +155,7 @@ def test_a_rounding_rung_taken_in_the_preflight_equals_one_that_was_asked_for(tm
 def test_what_changes_the_result_is_only_chosen_where_it_is_allowed(tmp_path, heard, monkeypatch):
     calls = iter([OutOfMemory("out of memory in the preflight step", "", "")])
 
-    def preflight(job):
+    def preflight(job, talk):
         for error in calls:
             raise error
         return {"entries": []}
@@ -178,6 +178,12 @@ def test_names_are_checked_before_anything_runs():
     with pytest.raises(ConfigError, match="unknown memory rung: 'less'"):
         named_rungs("less", "changes")
     assert named_rungs("auto", None) == named_rungs("off", None) == named_rungs(None, None) == ()
+
+
+def test_a_rung_that_this_model_has_no_use_for_is_said_and_left_out(tmp_path, heard):
+    go(tmp_path, heard, steps=1, ranks=1, memory="dcn-taps,sampling")
+    assert any("dcn-taps has nothing to save" in note for note in heard.notes)
+    assert [entry["rung"] for entry in rungs_in(tmp_path)] == ["sampling"]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,20 @@ def test_scores_stand_in_the_log_and_the_record_and_change_nothing(tmp_path, sco
     assert all(line["mode"] == "train" for line in read_losses(str(tmp_path / "w")))
 
 
+def test_memory_that_runs_out_while_scoring_does_not_end_the_training(tmp_path, monkeypatch):
+    def full(args, talk):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(evaluate, "_main", full)
+    train.run(
+        EPOCHS,
+        *_arguments(tmp_path / "w"),
+        validator=Validator(4, ["--infos", "v", "--data-root", "d"], True),
+    )
+    (found,) = json.loads((tmp_path / "w" / "run.json").read_text())["validations"]
+    assert found["failed"] == "out of memory: 2.00 GiB more could not be had"
+
+
 def _arguments(folder):
     from test_train import FakeData, FakeModel
 
