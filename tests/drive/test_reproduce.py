@@ -1,14 +1,18 @@
 """The steps of a reproduction: their order, what is done already, where it stops. No model runs here."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bevrepro import cli
-from bevrepro.core.errors import CheckpointError, ConfigError, UserError
+from bevrepro.core.errors import CheckpointError, ConfigError, DataError, UserError
+from bevrepro.core.machine import Machine
+from bevrepro.doctor.record import save
 from bevrepro.drive import evidence
+from bevrepro.drive import reproduce as module
 from bevrepro.drive.recipes import EVAL, TRAIN, recipe
 from bevrepro.drive.reproduce import Wish, commands_of, run_reproduction
 from bevrepro.probe.infos import Infos
@@ -34,6 +38,8 @@ class Commands:
         code = self.codes.get(self.asked[-1], 0)
         if isinstance(code, Exception):
             raise code
+        if argv[:2] == ["doctor", "--record"]:
+            save(Machine(), Path(argv[2]))
         if argv[:2] == ["data", "synth"]:
             self.leave_tables()
         if argv[0] == "train" and not code:
@@ -139,6 +145,72 @@ def test_a_checkpoint_that_does_not_load_becomes_the_verdict(wish, commands, tmp
     (cause,) = verdict.causes  # by the doctor's name for such a file, in the loader's words
     assert (cause.name, cause.seen) == ("a broken checkpoint", "c.pth lacks 138 keys")
     assert not verdict.passed and verdict.next and "train" not in commands.asked
+
+
+@pytest.mark.parametrize("step", ["data prepare", "train", "eval"])
+def test_data_that_stops_a_step_becomes_the_verdict(wish, commands, step):
+    commands.codes[step] = DataError("no samples/CAM_BACK/a.jpg in the data")
+    verdict = run(wish, commands)
+    assert verdict.word == "not reached" and "could not go on" in verdict.sentence
+    assert [(each.name, each.seen) for each in verdict.causes] == [
+        ("data that cannot be used", "no samples/CAM_BACK/a.jpg in the data")
+    ]
+    assert verdict.next == f"bevrepro data verify {wish.roots[0]} --fast"
+    commands.codes = {}
+    assert run(wish, commands).passed  # the same command goes on
+
+
+def test_other_errors_stay_errors(wish, commands):
+    commands.codes["data synth"] = ConfigError("there is something at the place already")
+    with pytest.raises(ConfigError):
+        run(wish, commands)
+    commands.codes = {"train": CheckpointError("latest.pth is of another run")}
+    with pytest.raises(CheckpointError):
+        run(wish, commands)
+
+
+def test_infos_are_prepared_again_from_data_on(wish, commands):
+    run(wish, commands)
+    wish.infos_dir.mkdir()
+    (wish.infos_dir / "nuscenes_infos_temporal_train.bev").touch()
+    commands.asked = []
+    run(replace(wish, start="train"), commands)
+    assert "data prepare" not in commands.asked
+    run(replace(wish, start="data"), commands)
+    assert commands.asked.count("data prepare") == 1
+
+
+@pytest.mark.parametrize("content", ['{"recipe": ', "[]", "\x00"])
+def test_a_broken_note_of_what_is_done_is_a_sentence(wish, commands, content):
+    wish.work_dir.mkdir()
+    (wish.work_dir / "reproduce.json").write_text(content)
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        run(wish, commands)
+    assert f"rm {wish.work_dir}" in caught.value.do
+
+
+def test_the_next_command_has_this_reproductions_paths(tmp_path):
+    wish = Wish(TINY, EVAL, tmp_path / "w", (tmp_path / "a b", tmp_path / "c.tgz"), tmp_path / "i")
+    filled = module._filled(wish, "bevrepro eval CONFIG FILE --data-root DATA --infos INFOS")
+    words = shlex.split(filled)
+    assert words[2:4] == ["bevformer_tiny", str(tmp_path / "w/ckpts/bevformer_tiny_epoch_24.pth")]
+    assert words[4:] == ["--data-root", str(tmp_path / "a b"), "--data-root", str(tmp_path / "c.tgz"),
+                         "--infos", str(tmp_path / "i")]  # fmt: skip
+    assert module._filled(wish, "bevrepro data verify DATA").endswith(f"'{tmp_path}/a b' {tmp_path}/c.tgz")
+
+
+def test_what_the_commands_print_is_no_part_of_the_verdict(tmp_path, monkeypatch, capsys):
+    commands = Commands(tmp_path / "w")
+
+    def spoken(argv):
+        print("talk")
+        return commands(argv)
+
+    monkeypatch.setattr("bevrepro.cli.demo._invoke", spoken)
+    words = ["reproduce", "micro_synth", "--work-dir", str(tmp_path / "w"), "--gpus", "0", "--json"]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["passed"] and "talk" in printed.err
 
 
 def test_a_folder_holds_one_reproduction(wish, commands, tmp_path):
