@@ -1,4 +1,4 @@
-"""Packages into an environment, by hash: uv, copying, so that a patch changes no cache."""
+"""Packages into an environment, by hash: uv, and nothing that is edited or patched shares a cache's file."""
 
 import re
 import tempfile
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bevrepro.core.errors import ConfigError
-from bevrepro.env import uv_cache
+from bevrepro.env import shared, uv_cache
 from bevrepro.env.index import Index, uv
 from bevrepro.env.job import Job
 from bevrepro.env.layout import STEPS
@@ -51,7 +51,8 @@ def install_locked(job: Job) -> None:
     torch_url = plan.target.torch.index if plan.target.torch and plan.bundle is None else None
     names = {pin.name for pin in plan.wheels}
     lines = requirement_lines(plan.wheels)
-    install(job, lines, len(names), ["--require-hashes"], also=torch_url)
+    install(job, lines, len(names), ["--require-hashes"], also=torch_url, mode="hardlink")
+    shared.part_from_cache(plan.build)
     for requirement in plan.unhashed:
         here = f"Python {plan.interpreter.minor} on {plan.interpreter.platform}"
         job.note(f"{requirement} was installed without a hash: none is known for {here}.")
@@ -88,14 +89,18 @@ def install(
     options: list[str],
     also: str | None = None,
     only_from: Index | None = None,
+    mode: str = "copy",
 ) -> None:
-    """uv pip install of these requirements; `also` is one more index, asked where the others lack one."""
+    """uv pip install of these requirements; `also` is one more index, asked where the others lack one.
+
+    `mode`: how files come from uv's cache, `copy` or `hardlink` (a copy where a link cannot be).
+    """
     if not lines:
         return
-    status, text, index = _try(job, lines, count, options, only_from or job.plan.index)
+    status, text, index = _try(job, lines, count, options, only_from or job.plan.index, mode)
     if status and also and not index.no_index and re.search(ABSENT, text):
         more = Index(**{**vars(index), "extra": (*index.extra, also)})
-        status, text, index = _try(job, lines, count, options, more)
+        status, text, index = _try(job, lines, count, options, more, mode)
     if status:
         raise explain(text, index, str(job.log))
     forget_origin(job.plan.build)
@@ -107,7 +112,9 @@ def install_side(job: Job, pins: Iterable[Pin], folder: Path) -> None:
     install(job, requirement_lines(wanted), len(wanted), ["--require-hashes", "--target", str(folder)])
 
 
-def _try(job: Job, lines: str, count: int, options: list[str], index: Index) -> tuple[int, str, Index]:
+def _try(
+    job: Job, lines: str, count: int, options: list[str], index: Index, mode: str
+) -> tuple[int, str, Index]:
     file = job.plan.build / "bevrepro-steps" / "requirements.txt"
     file.write_text(lines, encoding="utf-8")
     argv: list[str | Path] = [
@@ -116,7 +123,7 @@ def _try(job: Job, lines: str, count: int, options: list[str], index: Index) -> 
         "install",
         "--no-deps",
         "--link-mode",
-        "copy",
+        mode,
         ABI,
         "--no-progress",
     ]
