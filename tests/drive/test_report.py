@@ -11,7 +11,8 @@ from bevrepro.core.errors import DataError
 from bevrepro.core.machine import Cpu, Host, Machine, Package, Python
 from bevrepro.core.paths import atomic_write_text
 from bevrepro.doctor.record import save
-from bevrepro.drive import report
+from bevrepro.drive import report, verdict_html
+from bevrepro.drive.axes import round_ticks
 from bevrepro.drive.report_html import log_ticks, loss_svg, render, step_ticks
 
 ENTRY = {
@@ -182,3 +183,27 @@ def test_loss_axis_encloses_the_values(low, high):
 
 def test_step_axis_has_round_numbers():
     assert step_ticks(10, 1900) == [500, 1000, 1500]
+
+
+def test_the_numbers_stand_on_their_band_with_what_was_published():
+    verdict = {"recipe": "micro_synth", "kind": "train-verified", "word": "below", "map": 0.001, "nds": 0.2,
+               "wanted_map": [0.029, 0.3604], "wanted_nds": [0.168, 0.3034]}  # fmt: skip
+    text = verdict_html.section(verdict)
+    assert text.count("<circle") == 16 and text.count("<rect") == 2 and "Dots: what was published" in text
+    assert "0.0010, wanted 0.0290 to 0.3604" in text and "nan" not in text
+    assert "<circle" not in verdict_html.section({**verdict, "recipe": "unknown"})
+    assert "<rect" not in verdict_html.band_svg("mAP", 0.1, None, [], "#000")
+
+
+@pytest.mark.parametrize(
+    "low, high", [(3.1, 70.0), (0.0041, 0.0042), (-3.0, 4.0), (1e-7, 1e4), (24.0, 24.001)]
+)
+def test_round_ticks_enclose_both_and_are_few(low, high):
+    ticks = round_ticks(low, high)
+    assert ticks[0] <= low and ticks[-1] >= high and 3 <= len(ticks) <= 9
+    assert all(len(f"{tick:g}") <= 7 for tick in ticks)
+
+
+def test_a_verdict_alone_makes_a_page(tmp_path):
+    (tmp_path / "verdict.json").write_text('{"word": "not reached", "recipe": "micro_synth"}')
+    assert "<h1>micro_synth</h1>" in render(report.collect(tmp_path))
