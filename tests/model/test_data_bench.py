@@ -12,7 +12,7 @@ from bevformer.errors import DataError
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench") / "set"
-    bench_set.make(str(folder), 0.03, 0, lambda done, total: None)
+    bench_set.make(str(folder), 0.025, 0, lambda done, total: None)
     return folder
 
 
@@ -29,6 +29,16 @@ def test_folder_tar_and_tgz_hold_the_same_files_of_both_sizes(made):
     assert (made / "bench.tgz").stat().st_size > 0.95 * (made / "bench.tar").stat().st_size  # as pictures
 
 
+def test_folder_and_tar_are_measured_warm_and_cold(made, heard):
+    places = [str(made / name) for name in ("extracted", "bench.tar")]
+    assert bench_main.main(["--measure", *places, "--rounds", "2"], heard) == 0
+    (result,) = heard.results
+    for one in result["classes"].values():
+        assert {"extracted", "tar Store.view", "tar Store.view, again", "tar Store.read"} <= set(one["warm"])
+        assert set(one["cold"]) == {"extracted", "tar Store.view", "tar Store.read"}
+
+
+@pytest.mark.slow
 def test_every_reader_is_measured_warm_and_cold(made, heard, tmp_path):
     places = [str(made / name) for name in ("extracted", "bench.tar", "bench.tgz")]
     assert bench_main.main(["--measure", *places, "--rounds", "3"], heard) == 0

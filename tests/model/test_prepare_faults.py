@@ -59,8 +59,14 @@ def members(group):
     return found
 
 
-@pytest.mark.parametrize("tries", (1, pytest.param(20, marks=pytest.mark.slow)))
-@pytest.mark.parametrize("number, alone", ((signal.SIGINT, False), (signal.SIGKILL, True)))
+@pytest.mark.parametrize(
+    "number, alone, tries",
+    (
+        (signal.SIGKILL, True, 1),
+        pytest.param(signal.SIGINT, False, 20, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, True, 20, marks=pytest.mark.slow),
+    ),
+)
 def test_cut_off_at_random_moments_the_old_files_stay_whole_and_nobody_is_left(
     root, out, number, alone, tries
 ):
@@ -91,9 +97,8 @@ def test_cut_off_at_random_moments_the_old_files_stay_whole_and_nobody_is_left(
     assert all(after[name] == data for name, data in before.items() if not name.endswith("index.json"))
 
 
-@pytest.mark.parametrize(
-    "kib", (80, *(pytest.param(k, marks=pytest.mark.slow) for k in (0, 16, 40, 120, 160, 200)))
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kib", (0, 16, 40, 80, 120, 160, 200))
 def test_a_full_disk_leaves_the_old_files_and_nothing_else(root, tmp_path, kib):
     """On a file system of `kib` beyond what the old files take."""
     place = tmp_path / "small"

@@ -1,7 +1,8 @@
 """A full disk during index, repack, prepare and extract: exit code 8, what was there stays, then it goes on.
 
 Tries: a tmpfs of each size listed (root), and files limited to each length listed (anyone); for repack also
-three disks that are full only in the middle of it.
+three disks that are full only in the middle of it.  All of it is slow; by default there is test_repack.py
+(12 disks that only pretend).
 """
 
 import errno
@@ -123,10 +124,8 @@ def limit_of(length):
     return limit
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["extract", *(pytest.param(name, marks=pytest.mark.slow) for name in ("prepare", "repack"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["extract", "prepare", "repack"])
 def test_a_limit_on_files_is_a_full_disk_too(tmp_path, archives, command):
     goer = walker(tmp_path / "home", unprivileged=False)
     goer.bevrepro("data", "index", *archives)

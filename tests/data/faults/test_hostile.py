@@ -79,7 +79,9 @@ def test_no_command_leaves_its_target(world, kind, form):
     check_home(goer.home)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", ["tgz", *(pytest.param(one, marks=pytest.mark.slow) for one in ("tar", "zip"))]
+)
 def test_all_at_once_is_refused_or_read_without_harm(world, form):
     goer, outside = world
     path = outside / "downloads" / f"v1.0-mini.{form}"

@@ -1,13 +1,12 @@
 """Ctrl-C at random moments of each data command: what it writes is whole or absent, the next run finishes.
 
-Tries: 8 moments for each command in the slow run, 2 for two of them by default; seeded. A terminal sends
+Tries: 8 moments for each command in the slow run, 1 for one of them by default; seeded. A terminal sends
 Ctrl-C to the whole group of processes, so the test does too.
 """
 
 import hashlib
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -17,8 +16,6 @@ import pytest
 
 from tests.data.flow.walkers import ROOT, walker
 
-# Python's own: an import in which Ctrl-C falls into a callback loses it, and the command simply goes on
-SWALLOWED = re.compile(r"Exception ignored in:.*?\nKeyboardInterrupt: *\n", re.DOTALL)
 ENDINGS = (0, 130, -signal.SIGINT)  # the last while Python itself was starting
 
 
@@ -70,7 +67,7 @@ def press_ctrl_c(goer, words, after_s):
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGINT)
         out, err = child.communicate(timeout=120)
-    return child.returncode, SWALLOWED.sub("", out + err)
+    return child.returncode, out + err
 
 
 def digest(folder):
@@ -113,9 +110,9 @@ def interrupt(tmp_path, archives, command, tries):
         assert digest(goer.home / "out") == whole and not hidden(goer.home / "out")
 
 
-@pytest.mark.parametrize("command", ["index", "extract"])
-def test_ctrl_c_leaves_whole_files_and_the_next_run_finishes(tmp_path, archives, command):
-    interrupt(tmp_path, archives, command, tries=2)
+def test_ctrl_c_leaves_whole_files_and_the_next_run_finishes(tmp_path):
+    """`synth` needs nothing that would have to be made first."""
+    interrupt(tmp_path, [tmp_path, tmp_path], "synth", tries=1)
 
 
 @pytest.mark.slow

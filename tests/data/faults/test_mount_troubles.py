@@ -4,7 +4,7 @@ Tries: 3 pairs of mounts at one place and 3 at two places, started together; eac
 """
 
 import io
-import subprocess
+import json
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +19,16 @@ pytestmark = [
 ]
 FILES = {f"samples/CAM_FRONT/{number:03d}.jpg": bytes([number]) * 5000 for number in range(60)}
 TRIES = 3
+# In a process of its own, which the kernel may end; None for a file that gives an error.
+READER = """
+import json, pathlib, sys
+def read(name):
+    try:
+        return (pathlib.Path(sys.argv[1]) / name).read_bytes().hex()
+    except OSError:
+        return None
+print(json.dumps({name: read(name) for name in sys.argv[2:]}))
+"""
 
 
 @pytest.fixture
@@ -56,6 +66,7 @@ def layers(place):
     return [one for one in mountinfo.read() if one.mountpoint == str(place)]
 
 
+@pytest.mark.slow
 def test_two_mounts_at_one_place_never_stack(goer):
     archive, place = write(goer.home / "v1.0-mini.tgz"), goer.home / "mnt"
     for _ in range(TRIES):
@@ -78,6 +89,7 @@ def test_two_mounts_of_one_archive_at_two_places_both_work(goer):
             goer.bevrepro("data", "umount", place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1.0-mini.tgz", "v1.0-mini.tar"])
 def test_an_archive_deleted_while_mounted_stays_readable_and_is_reported(goer, name):
     archive, place = write(goer.home / name), goer.home / "mnt"
@@ -91,16 +103,17 @@ def test_an_archive_deleted_while_mounted_stays_readable_and_is_reported(goer, n
     assert again.returncode == 4 and "no archive at" in again.stderr and not layers(place)
 
 
+@pytest.mark.slow
 def test_an_archive_cut_while_mounted_gives_errors_and_no_wrong_bytes(goer):
     archive, place = write(goer.home / "v1.0-mini.tar"), goer.home / "mnt"
     assert mount(goer, archive, place).returncode == 0
     with archive.open("r+b") as stream:
         stream.truncate(30 * 5632)
-    reader = "import sys; print(len(open(sys.argv[1], 'rb').read()))"
-    for name, data in FILES.items():
-        done = subprocess.run([goer.python, "-c", reader, place / name], capture_output=True, text=True)
-        wrong = done.returncode == 0 and int(done.stdout) > len(data)
-        assert not wrong, name
+    told = json.loads(goer.run(goer.python, "-c", READER, place, *FILES).stdout)
+    for number, (name, data) in enumerate(FILES.items()):
+        assert told[name] is None or data.hex().startswith(told[name]), name
+        assert number >= 25 or told[name] == data.hex(), name  # well in front of the cut
+    assert None in told.values() or "" in told.values()
     goer.bevrepro("data", "umount", place)
     again = mount(goer, archive, place)
     assert again.returncode == 4 and "Traceback" not in again.stderr, again.stderr
