@@ -18,6 +18,7 @@ from .ledger import CHANGES, IDENTICAL, ROUNDING, STATISTICS, ledger_entry
 from .ranks import Ranks
 from .rungs import EFFECTS, Rung, apply_rungs, rung, rungs_for, rungs_up_to
 from .runstate import Options
+from .talk import Talk
 
 AUTO, OFF = "auto", "off"
 ALLOW = {"statistics": STATISTICS, "changes": CHANGES}  # --allow
@@ -106,12 +107,6 @@ def allowed_entry(options: Options, refused: OutOfMemory) -> Optional[Dict[str, 
         if not runs_the_same_model(each) and each.name not in used and each.amp != (options.amp or "none"):
             return rung_entry(each, 1, "%s; --allow %s" % (refused.seen, options.allow))
     return None
-
-
-def without_use(model: nn.Module, entries: Iterable[Mapping[str, Any]]) -> List[str]:
-    """Names of rungs that find nothing in this model to act on."""
-    useful = {each.name for each in rungs_for(model, CHANGES)}
-    return [str(entry["rung"]) for entry in entries if entry["rung"] not in useful]
 
 
 def plan_command(options: Options, config: Config, device: torch.device) -> str:
@@ -249,6 +244,18 @@ class Memory:
             where = ", in a new --work-dir" if step else ""
             do += "\nWhat changes the result is yours to allow%s: %s" % (where, " or ".join(named))
         return OutOfMemory("out of memory in %s: %s" % (phase, said), why, do)
+
+
+def memory_of(
+    model: nn.Module, entries: Sequence[Mapping[str, Any]], options: Options, plan: str, talk: Talk
+) -> Memory:
+    """For a run that uses the rungs of these entries; a rung that finds nothing in this model is left out."""
+    useful = {each.name for each in rungs_for(model, CHANGES)}
+    idle = [str(entry["rung"]) for entry in entries if entry["rung"] not in useful]
+    if idle:
+        talk.note("--memory: %s has nothing to save in this model, so it is left out." % ", ".join(idle))
+    kept = [entry for entry in entries if entry["rung"] in useful]
+    return Memory(model, kept, options.memory != OFF, plan, lambda entry, sentence: talk.note(sentence))
 
 
 def give_back() -> None:

@@ -19,7 +19,7 @@ from bevformer.config import override, preset
 from bevformer.detector import build_model
 from bevformer.errors import CheckpointError, DiskError
 from bevformer.key_tables import weightless_model
-from bevformer.train import checkpoint_meta
+from bevformer.work_folder import checkpoint_meta
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_weights as fake  # noqa: E402
