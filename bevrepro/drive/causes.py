@@ -136,7 +136,10 @@ def _of_infos(recipe: Recipe, kind: str, infos: Mapping[str, Infos]) -> Iterator
         here = infos.get(split)
         if here is None or (kind == EVAL and split != recipe.split):
             continue
-        if here.frames is not None and here.frames != frames:
+        if recipe.version and here.version not in (None, recipe.version):
+            seen = f"the infos of {split} are of {here.version}, the recipe's numbers of {recipe.version}"
+            yield Cause(SPLIT, seen, "data", "bevrepro data scan DATA --task camera", stops=True)
+        elif here.frames is not None and here.frames != frames:
             seen = f"the infos of {split} hold {here.frames} frames instead of {frames}"
             yield Cause(PARTIAL, seen, "data", VERIFY, stops=True)
         elif here.scenes is not None and here.scenes != scenes:

@@ -40,6 +40,7 @@ class Recipe:
     scored: int | None = None  # frames of a whole evaluation
     infos: tuple[int, int] | None = None  # frames in the train and the val file
     scenes: tuple[int, int] | None = None  # likewise
+    version: str | None = None  # of nuScenes' tables
     cfg_options: tuple[str, ...] = ()
     fingerprints: tuple[str, ...] = ()  # checks of the doctor's metrics that mean something here
     weights: str | None = None  # of facts/weights.toml
@@ -98,6 +99,7 @@ def _of(row: facts.Row) -> Recipe:
         scored=row.get("scored"),
         infos=_pair(row.get("infos")),
         scenes=_pair(row.get("scenes")),
+        version=row.get("version"),
         cfg_options=tuple(row.get("cfg_options", ())),
         fingerprints=tuple(row["fingerprints"]),
         weights=row.get("weights"),

@@ -73,6 +73,8 @@ def test_the_settings_of_an_evaluation_are_judged():
     (Infos("v", frames=6019, scenes=6019, stretches=6019), "history lost"),
     (Infos("v", frames=6019, scenes=150, stretches=5000), "history lost"),
     (Infos("v", frames=3010, scenes=75), "incomplete data"),
+    (Infos("v", frames=6019, version="v1.0-trainval"), None),
+    (Infos("v", frames=81, scenes=2, version="v1.0-mini"), "another split"),
 ])  # fmt: skip
 def test_scenes_have_to_be_whole_and_one_after_another(kind, infos, cause):
     causes = judge(TINY, kind, Evidence(infos={"val": infos})).causes
