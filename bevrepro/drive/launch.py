@@ -46,6 +46,7 @@ SIGNAL_HINTS = {
 }
 
 
+RESUME = "Mend that, then run the same command again, with --resume auto where it was a training."
 STARTING = "KeyboardInterrupt"  # how a child that was still importing ends on Ctrl-C, with exit code 1
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait for work
 
@@ -155,6 +156,9 @@ def _judge(
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + received[0])
+    if killed_in(tail) is not None:  # torchrun may end the others before they have said anything
+        nothing = ChildError(f"`bevformer {verb}` lost one of its processes", "", RESUME)
+        raise _with_cause(nothing, tail)
     raise _unexplained(verb, command, rc, tail)
 
 

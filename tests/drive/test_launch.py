@@ -55,6 +55,16 @@ def test_signal_is_named_with_a_hint(verb, name, hint):
     assert name in caught.value.seen and hint in caught.value.why
 
 
+TORCHRUN_SAYS = "  rank      : 1 (local_rank: 1)\\n  exitcode  : -9 (pid: 15909)\\n====="
+
+
+@pytest.mark.parametrize("said", ["", "emit(event='error', exit_code=9, seen='process 0 lost the others'); "])
+def test_of_several_processes_the_one_that_was_killed_is_named(verb, said):
+    with pytest.raises(ChildError) as caught:
+        verb(said + f"print('{TORCHRUN_SAYS}', file=sys.stderr); sys.exit(1)")
+    assert "lost" in caught.value.seen and "Process 1 was ended by SIGKILL" in caught.value.why
+
+
 def test_traceback_becomes_its_last_line(verb):
     with pytest.raises(ChildError) as caught:
         verb("raise ValueError('bad shape')")
@@ -97,6 +107,30 @@ def test_first_ctrl_c_lets_the_child_save_and_speak(verb):
     with pytest.raises(launch.Interrupted) as caught:
         verb(code, press_ctrl_c)
     assert caught.value.seen == "Stopped at step 7." and caught.value.exit_code == 130
+
+
+SAVES = (
+    "def stop(number, frame):\n"
+    "    time.sleep(0.3); emit(event='error', exit_code=143, seen='Stopped at step 7.'); sys.exit(143)\n"
+    "signal.signal(signal.SIGTERM, stop); emit(event='note', text='go'); time.sleep(20)"
+)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGHUP,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)]
+)
+def test_a_closed_terminal_and_a_cluster_that_asks_twice_let_the_child_save(verb, numbers):
+    told = []
+
+    def ask(event):
+        told.append(event)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(launch.Interrupted, match="Stopped at step 7"):
+        verb(SAVES, ask)
+    assert [event["text"] for event in told if event["text"] == "go"] == ["go"]
+    assert signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 
 def test_ctrl_c_on_a_silent_child_is_a_keyboard_interrupt(verb):

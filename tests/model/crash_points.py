@@ -20,7 +20,7 @@ EVENTS = ("open", "os.rename", "os.remove", "os.symlink", "os.chmod", "os.mkdir"
 
 
 def short_run(folder, kill_at=0, **options):
-    """In a fork: 2 epochs of 5 steps, keeping one checkpoint.  Before operation number `kill_at` it is killed.
+    """In a fork: 2 epochs of 5 steps, keeping one checkpoint.  Killed before operation number `kill_at`.
 
     Returns how it ended, as os.waitpid says it.
     """

@@ -23,7 +23,7 @@ class Numbers:
         return dict(zip(("time", "boxes", "poses"), self.parts[index]))
 
 
-SAME = (b"1", b"2", b"3")
+SAME, POSED, LATER = (b"1", b"2", b"3"), (b"1", b"2", b"x"), (b"x", b"2", b"3")
 LINES = frame_lines(Numbers(SAME, SAME, SAME))
 
 
@@ -33,8 +33,8 @@ LINES = frame_lines(Numbers(SAME, SAME, SAME))
         (LINES[:2], "1 of 3 is missing, such as t2"),
         (frame_lines(Numbers(*[SAME] * 5)), "2 of 5 are new, such as t3"),
         (frame_lines(Numbers(SAME, (b"1", b"x", b"3"), SAME)), "1 of 3 has other boxes, such as t1"),
-        (frame_lines(Numbers(*[(b"1", b"2", b"x")] * 3)), "3 of 3 have other poses or calibration, such as t0"),
-        (frame_lines(Numbers((b"x", b"2", b"3"), SAME, SAME)), "1 of 3 has another time or scene, such as t0"),
+        (frame_lines(Numbers(*[POSED] * 3)), "3 of 3 have other poses or calibration, such as t0"),
+        (frame_lines(Numbers(LATER, SAME, SAME)), "1 of 3 has another time or scene, such as t0"),
         (LINES[::-1], "the same frames in another order"),
     ],
 )  # fmt: skip

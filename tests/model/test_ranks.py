@@ -45,6 +45,7 @@ def test_two_processes_and_emulated_ranks_end_with_the_same_weights(tmp_path, wo
     assert largest_difference(one, alone) > 1e-6  # another number of ranks is another training
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_but_not_with_other_ranks(tmp_path):
     done = torchrun(2, tmp_path / "cut", 2, 5)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -79,6 +80,7 @@ def test_live_batch_norm_is_refused_where_ranks_share_a_device():
         refuse_live_batch_norm(model.train(), Ranks(2))
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_stops_the_others_with_the_cause(tmp_path):
     done = torchrun(2, tmp_path / "no" / "such", 3)
     assert done.returncode != 0 and "3 ranks cannot be shared by 2 processes" in done.stderr

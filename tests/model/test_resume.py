@@ -94,20 +94,20 @@ def test_a_session_that_was_killed_before_its_first_checkpoint_stays_in_the_reco
 
 def test_a_folder_belongs_to_one_training_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(saving.time, "sleep", lambda s: None)
-    code = (
-        "import sys, time; from bevformer.saving import open_work_dir; claim = open_work_dir(sys.argv[1]); "
-    )
-    code += "print('held', flush=True); time.sleep(60)"
-    env = dict(os.environ, PYTHONPATH=str(HERE.parents[1] / "model"))
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env, stdout=subprocess.PIPE)
+    reading, writing = os.pipe()
+    other = os.fork()
+    if other == 0:
+        claim = open_work_dir(str(tmp_path))
+        os.write(writing, b"held" if claim else b"free")
+        signal.pause()
     try:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match="a training that still runs: process %d" % other.pid) as caught:
+        assert os.read(reading, 4) == b"held"
+        with pytest.raises(UserError, match="a training that still runs: process %d" % other) as caught:
             play(tmp_path)
         assert "--work-dir" in caught.value.do and not list(tmp_path.glob("*.pth"))
     finally:
-        other.kill()
-        other.communicate()
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
     assert play(tmp_path)["steps"] == 12
 
 
