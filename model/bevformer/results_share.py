@@ -59,7 +59,8 @@ class _Part:
 
     def __init__(self, path: str, wanted: Set[str]) -> None:
         self.path, self.wanted, self.boxes = path, wanted, 0
-        self._comma, self._first = "", ""
+        self._comma = ""
+        self._empty: List[str] = []  # samples before the first box
 
     def __enter__(self) -> "_Part":
         self._file = open(self.path, "w")
@@ -67,17 +68,27 @@ class _Part:
         return self
 
     def add(self, token: str, entries: List[Dict[str, Any]]) -> None:
-        self._first = self._first or token
-        self._write(token, entries)
         self.boxes += len(entries)
+        if not self.boxes:
+            self._empty.append(token)
+            return
+        self._write_empty()
+        self._write(token, entries)
+
+    def _write_empty(self) -> None:
+        for token in self._empty:
+            self._write(token, [])
+        self._empty = []
 
     def _write(self, token: str, entries: List[Dict[str, Any]]) -> None:
         self._file.write("%s\n%s: %s" % (self._comma, json.dumps(token), json.dumps(entries)))
         self._comma = ","
 
     def finish(self, meta: Dict[str, Any]) -> None:
-        if not self.boxes:  # of a sample that is there twice the last one counts
-            self._write(self._first, [_placeholder(self._first)])
+        if not self.boxes:
+            first = self._empty.pop(0)
+            self._write(first, [_placeholder(first)])
+            self._write_empty()
         self._file.write('\n}, "meta": %s}\n' % json.dumps(meta))
 
     def __exit__(self, *error: Any) -> None:

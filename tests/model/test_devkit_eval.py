@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import shutil
@@ -90,6 +91,27 @@ def test_no_detection_at_all_scores_zero(tiny, truth, heard, tmp_path):
     assert any("every score is 0" in note for note in heard.notes)
 
 
+def test_streamed_reading_gives_the_boxes_that_the_devkits_own_reader_gives(tiny, tmp_path):
+    from nuscenes.eval.common import loaders
+    from nuscenes.eval.detection.data_classes import DetectionBox
+
+    path = write(tmp_path / "r.json", tiny.val.infos)
+    mine, theirs = (
+        read(path, 500, DetectionBox) for read in (devkit.load_prediction, loaders.load_prediction)
+    )
+    assert mine[1] == theirs[1] and mine[0].sample_tokens == theirs[0].sample_tokens
+    assert mine[0].serialize() == theirs[0].serialize() and len(mine[0].all) > 20
+
+
+def test_the_devkit_is_left_as_it_was(tiny, truth, heard, tmp_path):
+    from nuscenes.eval.detection import evaluate
+
+    its_own = evaluate.load_prediction
+    path = write(tmp_path / "r.json", tiny.val.infos)
+    devkit.score(truth, path, tokens_of(tiny.val), "mini_val", str(tmp_path / "m"), heard)
+    assert evaluate.load_prediction is its_own and gc.isenabled()
+
+
 def test_a_missing_token_is_named(tiny, truth, heard, tmp_path):
     path = write(tmp_path / "r.json", tiny.val.infos[:-1])
     with pytest.raises(DataError, match="no entry for 1 of 5 samples, first scene-0916-1"):
@@ -153,12 +175,14 @@ def test_the_file_is_read_once_for_several_subsets(tiny, truth, heard, tmp_path,
     path = write(tmp_path / "r.json", tiny.val.infos)
     passes, samples = [], results_read.Results.samples
     monkeypatch.setattr(
-        results_read.Results, "samples", lambda self, *given: passes.append(1) or samples(self, *given)
+        results_read.Results,
+        "samples",
+        lambda self, *given: passes.append(self.path) or samples(self, *given),
     )
     tokens = tokens_of(tiny.val)
     subsets = {str(tmp_path / "m" / name): tokens[i::2] for i, name in enumerate(("even", "odd"))}
     scores = devkit.score_all(truth, path, subsets, "mini_val", heard)
-    assert len(passes) == 1 and [one["num_samples"] for one in scores.values()] == [3, 2]
+    assert passes.count(path) == 1 and [one["num_samples"] for one in scores.values()] == [3, 2]
     assert all(one["mAP"] > 0.99 for one in scores.values())
     assert sorted(os.listdir(tmp_path / "m" / "odd")) == ["metrics_details.json", "metrics_summary.json"]
 

@@ -58,7 +58,7 @@ def test_right_answers_score_one(synth, perfect, heard, tmp_path):
     assert written["all"]["mAP"] >= 0.99 and written["all"]["NDS"] >= 0.99
     assert written["all"]["split"] == "mini_val" and written["all"]["complete"] is True
     assert (tmp_path / "metrics" / "all" / "metrics_summary.json").is_file()
-    assert heard.results[0]["metrics"] == written and heard.done == 3
+    assert json.loads(json.dumps(heard.results[0]["metrics"])) == written and heard.done == 3
 
 
 def test_one_pass_is_scored_on_several_subsets(synth, perfect, heard, tmp_path):
