@@ -94,7 +94,7 @@ def causes_of(recipe: Recipe, kind: str, known: Evidence) -> tuple[Cause, ...]:
         *_of_trouble(known.trouble),
     ]
     if kind == TRAIN:
-        found += _of_run(recipe, known.run)
+        found += [*_of_run(recipe, known.run), *_of_frames(recipe, known)]
     found += [*_of_score(recipe, known.score), *_of_metrics(recipe, known.metrics)]
     first: dict[str, Cause] = {}
     for cause in found:
@@ -173,6 +173,16 @@ def _of_run(recipe: Recipe, run: Mapping[str, Any] | None) -> Iterator[Cause]:
         if isinstance(entry, dict) and entry.get("effect") == "changes the result":
             yield Cause(f"departure: {entry.get('what')}", f"{entry.get('what')}: {entry.get('why')}",
                         "run.json", again)  # fmt: skip
+
+
+def _of_frames(recipe: Recipe, known: Evidence) -> Iterator[Cause]:
+    """Whether the run was trained on the infos that are here, boxes included."""
+    then, infos = (known.run or {}).get("infos_digest"), known.infos.get("train")
+    if infos is None or infos.digest is None or infos.convention != "0.17":  # converted when they are read
+        return
+    if isinstance(then, str) and then and then != infos.digest:
+        seen = f"the run was not trained on {infos.path}: digest {then[:12]}... then, {infos.digest[:12]}... here"
+        yield Cause("other frames or boxes", seen, "run.json", again_of(recipe))
 
 
 def again_of(recipe: Recipe) -> str:

@@ -1,7 +1,9 @@
 """A prepared infos file (nuscenes_infos_*.pkl) described without numpy."""
 
+import hashlib
 import os
 import statistics
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ class Infos:
     zero_can_scenes: int | None = None
     stretches: int | None = None  # pieces of one scene in a row, in the order of time: as many as scenes
     convention: str | None = None  # of the boxes, "0.17" or "1.0", where the file says so
+    digest: str | None = None  # of tokens, times, boxes and names, as run.json has it
 
 
 def probe_infos(path: Path) -> Infos:
@@ -82,7 +85,22 @@ def _describe(path: str, content: Any) -> Infos:
         zero_can_scenes=_zero_can_scenes(frames) if layout == "infos" else None,
         stretches=_stretches(frames),
         convention=_convention(metadata),
+        digest=_digest(frames) if layout == "infos" else None,
     )
+
+
+def _digest(frames: Iterable[dict[str, Any]]) -> str | None:
+    """As `infos_digest` of the model plane makes it; None where a frame has not what that needs."""
+    total = hashlib.sha256()
+    try:
+        for frame in sorted(frames, key=lambda frame: frame["timestamp"]):
+            total.update(f"{frame['token']} {frame['timestamp']}\n".encode())
+            boxes, names = frame["gt_boxes"].values(), frame["gt_names"].values()
+            total.update(struct.pack(f"<{len(boxes)}d", *boxes))
+            total.update(" ".join(map(str, names)).encode())
+    except (*DAMAGE, struct.error):
+        return None
+    return total.hexdigest()
 
 
 def _convention(metadata: Any) -> str | None:

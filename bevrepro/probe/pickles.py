@@ -67,18 +67,28 @@ class Dtype:
 class Array:
     """numpy.ndarray: shape, dtype and raw bytes; numbers are made only where they are asked for."""
 
-    __slots__ = ("data", "dtype", "shape")
+    __slots__ = ("by_column", "data", "dtype", "shape")
 
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
         self.dtype = Dtype()
+        self.by_column = False
         self.data: Any = b""
 
     def __setstate__(self, state: Any) -> None:
-        _, self.shape, self.dtype, _, self.data = state
+        _, self.shape, self.dtype, self.by_column, self.data = state
 
     def values(self) -> list[Any]:
         """All items in order, as Python numbers or texts; ValueError for a dtype that is none of these."""
+        found = self._as_they_lie()
+        if not self.by_column or len(self.shape) < 2:
+            return found
+        if len(self.shape) > 2:
+            raise ValueError(f"an array of {len(self.shape)} axes that lies by column")
+        rows = self.shape[0]
+        return [value for row in range(rows) for value in found[row::rows]]
+
+    def _as_they_lie(self) -> list[Any]:
         if isinstance(self.data, list):  # an array of objects
             return list(self.data)
         data = bytes(self.data, "latin1") if isinstance(self.data, str) else bytes(self.data)

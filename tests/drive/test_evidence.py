@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -83,3 +84,18 @@ def test_a_data_root_that_is_none_stops(tmp_path):
     known = evidence.gather(MICRO, None, None, None, (tmp_path / "gone",))
     (cause,) = causes_of(MICRO, TRAIN, known)
     assert cause.stops and cause.name == "data that cannot be used" and "gone" in cause.seen
+
+
+def test_the_frames_have_the_digest_that_a_run_records(infos):
+    from bevformer.record import infos_digest
+
+    frames = [frame(at) for at in (3, 1, 2)]
+    for each in frames[:2]:  # two boxes that lie by column, as after [:, [...]]
+        each["gt_boxes"] = np.asfortranarray(np.arange(14.0).reshape(2, 7))
+        each["gt_names"] = np.array(["car", "bus"])
+    digest = infos_digest(sorted(frames, key=lambda each: each["timestamp"]))
+    known = seen(infos(frames, bevrepro_tables_digest="x"))
+    assert known.infos["train"].digest == digest
+    same, other = ({"infos_digest": each} for each in (digest, "f" * 64))
+    told = [causes_of(MICRO, TRAIN, replace(known, run=run)) for run in (same, other)]
+    assert ["other frames or boxes" in [cause.name for cause in each] for each in told] == [False, True]
