@@ -181,7 +181,8 @@ def _of_frames(recipe: Recipe, known: Evidence) -> Iterator[Cause]:
     if infos is None or infos.digest is None or infos.convention != "0.17":  # converted when they are read
         return
     if isinstance(then, str) and then and then != infos.digest:
-        seen = f"the run was not trained on {infos.path}: digest {then[:12]}... then, {infos.digest[:12]}... here"
+        told = f"digest {then[:12]}... then, {infos.digest[:12]}... here"
+        seen = f"the run was not trained on {infos.path}: {told}"
         yield Cause("other frames or boxes", seen, "run.json", again_of(recipe))
 
 
