@@ -85,6 +85,7 @@ def test_two_samples_are_said():
     assert any("with 2 samples per device" in line for line in description(two))
 
 
+@pytest.mark.slow  # two programs that import torch; tests/model/test_describe.py asks without them
 def test_the_real_thing_end_to_end(tmp_path, capsys):
     pytest.importorskip("torch")
     assert cli.main(["eval", "--describe", "bevformer_micro", "--cfg-options", "head.num_query=50"]) == 0
