@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import SHORT, play, press
+from test_train import SHORT, FakeData, FakeModel, play, press
 
-from bevformer import amp, saving, train
+from bevformer import amp, evaluate, saving, train
 from bevformer.amp import Precision
 from bevformer.checkpoint_read import read_file
 from bevformer.errors import ConfigError, UserError
 from bevformer.loop import Interrupted
+from bevformer.runstate import Options
 from bevformer.saving import open_work_dir
+from bevformer.talk import Talk
+from bevformer.validation import Validator
 
 HERE = Path(__file__).parent
 EPOCHS = replace(SHORT, schedule=replace(SHORT.schedule, max_steps=0, max_epochs=4))  # 5 steps each
@@ -142,3 +145,31 @@ def test_killed_before_any_operation_on_a_file_it_ends_the_same():
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     killed, distinct = map(int, done.stdout.split()[-2:])
     assert killed > 40 and distinct == 1
+
+
+def test_a_validation_that_was_cut_off_is_done_on_resume_and_once(tmp_path, monkeypatch):
+    """Ended between a checkpoint and its score: the checkpoint is there, so nothing would come back to it."""
+    scored = []
+
+    def score(args, talk):
+        scored.append(os.path.basename(args.checkpoint))
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        talk.result(metrics={})
+        return 0
+
+    monkeypatch.setattr(evaluate, "_main", score)
+    validator = Validator(1, ["--infos", "v", "--data-root", "d"], by_epoch=True)
+
+    def go(**options):
+        chosen = Options(str(tmp_path), **options)
+        build = lambda config: FakeModel()
+        return train.run(EPOCHS, FakeData(), chosen, Talk(False), build, validator=validator)
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    for _ in range(2):  # the second time there is nothing left to do
+        go(resume="auto")
+    assert scored == ["epoch_%d.pth" % epoch for epoch in (1, 2, 2, 3, 4)]
+    validations = json.loads((tmp_path / "run.json").read_text())["validations"]
+    assert [each["step"] for each in validations] == [5, 10, 15, 20]
