@@ -73,16 +73,18 @@ def _measured(planned: Any, rounds: int) -> dict[str, Any]:
 
 def _show(result: dict[str, Any]) -> None:
     for title, one in result["classes"].items():
-        for state in ("warm", "cold"):
+        for state, table in one.items():
+            if not isinstance(table, dict):  # how many files and how large
+                continue
             print(f"{title}, {state}")
-            rows = sorted(one[state].items(), key=lambda row: -row[1]["files_per_s"])
+            rows = sorted(table.items(), key=lambda row: -row[1]["files_per_s"])
             for name, row in rows:
                 times = [f"{value:.2f} x {key[6:]}" for key, value in row.items() if key.startswith("times_")]
                 print(f"  {name:32} {row['files_per_s']:10,.0f} files/s  {'  '.join(times)}")
     for row in result["wanted"]:
         verdict = "yes" if row["met"] else "no"
         print(
-            f"{row['files']}: {row['reader']} is {row['times']:g} times {row['against']} "
+            f"{row['files']}, {row['state']}: {row['reader']} is {row['times']:g} times {row['against']} "
             f"(wanted {row['wanted']:g}: {verdict})"
         )
     if "index" in result:

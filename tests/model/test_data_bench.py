@@ -36,6 +36,7 @@ def test_folder_and_tar_are_measured_warm_and_cold(made, heard):
     for one in result["classes"].values():
         assert {"extracted", "tar Store.view", "tar Store.view, again", "tar Store.read"} <= set(one["warm"])
         assert set(one["cold"]) == {"extracted", "tar Store.view", "tar Store.read"}
+        assert set(one["cold"]) <= set(one["warm, read in order"]) < set(one["warm"])
 
 
 @pytest.mark.slow
@@ -48,6 +49,7 @@ def test_every_reader_is_measured_warm_and_cold(made, heard, tmp_path):
         assert {"extracted", "tar Store.view", "tgz Store spacing 1 MiB"} <= set(one["cold"])
         assert one["warm"]["extracted"]["times_extracted"] == 1.0
     assert {row["files"] for row in result["wanted"]} == {"100-200 KB", "10-40 KB"}
+    assert {row["state"] for row in result["wanted"]} == {"warm", "warm, read in order"}
     assert all(row["met"] == (row["times"] >= row["wanted"]) for row in result["wanted"])
     assert "every reader alike" in result["protocol"]["consumed"] and json.dumps(result)
 

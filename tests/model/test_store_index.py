@@ -191,7 +191,13 @@ def test_a_killed_writer_leaves_no_index_and_no_litter_that_counts(tmp_path, cac
     assert open_store([str(archive)]).read(PICTURE) == FILES[PICTURE]
 
 
-def test_a_view_is_the_file_and_stays_when_the_archive_goes(tmp_path):
+@pytest.fixture
+def all_looked_at(monkeypatch):
+    """Files as small as those here too."""
+    monkeypatch.setattr(store_archives, "LOOKED_AT_B", 1)
+
+
+def test_a_view_is_the_file_and_stays_when_the_archive_goes(tmp_path, all_looked_at):
     archive = make(tmp_path / "a.tar")
     store = open_store([str(archive)])
     view = store.view(PICTURE)
@@ -201,7 +207,14 @@ def test_a_view_is_the_file_and_stays_when_the_archive_goes(tmp_path):
     assert bytes(view) == FILES[PICTURE]
 
 
-def test_where_the_system_cannot_tell_what_is_in_memory_pread_is_used(tmp_path, monkeypatch):
+def test_a_small_file_is_copied(tmp_path):
+    files = {"samples/small": b"s" * 999, "samples/big": b"b" * 99_999}
+    store = open_store([str(make(tmp_path / "a.tar", files))])
+    assert store.view("samples/small").obj == b"s" * 999
+    assert isinstance(store.view("samples/big").obj, store_archives.mmap.mmap)
+
+
+def test_where_the_system_cannot_tell_what_is_in_memory_pread_is_used(tmp_path, monkeypatch, all_looked_at):
     store = open_store([str(make(tmp_path / "a.tar"))])
 
     def refuses(*args):
@@ -211,7 +224,7 @@ def test_where_the_system_cannot_tell_what_is_in_memory_pread_is_used(tmp_path, 
     assert store.view(PICTURE).obj == FILES[PICTURE]
 
 
-def test_a_tar_that_lost_its_end_is_a_sentence_not_a_signal(tmp_path):
+def test_a_tar_that_lost_its_end_is_a_sentence_not_a_signal(tmp_path, all_looked_at):
     archive = make(tmp_path / "a.tar")
     store = open_store([str(archive)])
     whole = {name: bytes(store.view(name)) for name in store.names()}  # every page is mapped

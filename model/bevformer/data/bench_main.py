@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from bevformer.errors import DataError
 from bevformer.talk import Talk
@@ -27,6 +27,7 @@ WANTED = (  # reader, against, at least; the issue's numbers
     ("tgz Store spacing 1 MiB", "tgz ratarmountcore gs 16", 8.0),
     ("tgz Store spacing 1 MiB", "FUSE tgz default", 8.0),
 )
+IN_ORDER = "warm, read in order"
 SPACINGS_MIB = [4.0, 1.0, 0.25]
 MANY = 200_000
 
@@ -61,7 +62,7 @@ def main(argv: List[str], talk: Talk) -> int:
     places = _places(args.measure or [], dict(one.split("=", 1) for one in args.mount))
     result: Dict[str, Any] = {"machine": _machine(), "protocol": _protocol(args.rounds)}
     result["classes"], all_rates = _classes(places, args.rounds, args.seed, talk)
-    result["wanted"] = [row for name, rates in all_rates.items() for row in _judged(name, rates)]
+    result["wanted"] = [row for case, rates in all_rates.items() for row in _judged(case, rates)]
     if args.index_test:
         result["index"] = index_test(args.index_test)
     talk.result(**result)
@@ -95,21 +96,25 @@ def _classes(places: Places, rounds: int, seed: int, talk: Talk) -> Any:
     del stores
     ways = readers(places, SPACINGS_MIB)
     base = "extracted" if places.folder else ways[0].name
-    found, all_rates = {}, {}
+    found: Dict[str, Any] = {}
+    all_rates: Dict[Tuple[str, str], bench_measure.Rates] = {}
     for title, low, high in (("100-200 KB", *bench_set.BIG), ("10-40 KB", *bench_set.SMALL)):
         chosen = [name for name, size in sizes.items() if low <= size <= high]
         if len(chosen) < 100:
             continue
-        bench_measure.heat(places, chosen, seed)
-        rates = bench_measure.warm(ways, chosen, rounds, seed, partial(_told, talk, title, rounds))
+        states = {}
+        for state, ways_now in (("warm", ways), (IN_ORDER, [way for way in ways if way.cold])):
+            bench_measure.heat(places, chosen, seed, in_order=state == IN_ORDER)
+            told = partial(_told, talk, "%s, %s" % (title, state), rounds)
+            rates = all_rates[title, state] = bench_measure.warm(ways_now, chosen, rounds, seed, told)
+            states[state] = bench_measure.table(rates, base)
         cold = bench_measure.cold(ways, chosen, places, 3, seed)
         found[title] = {
             "files": len(chosen),
             "mean_bytes": sum(sizes[name] for name in chosen) // len(chosen),
-            "warm": bench_measure.table(rates, base),
+            **states,
             "cold": bench_measure.table(cold, base),
         }
-        all_rates[title] = rates
     if not found:
         raise DataError(
             "there are no 100 files of 100-200 KB or of 10-40 KB that all the places hold",
@@ -122,14 +127,15 @@ def _told(talk: Talk, title: str, rounds: int, done: int) -> None:
     talk.progress("measure " + title, done, rounds)
 
 
-def _judged(title: str, rates: bench_measure.Rates) -> List[Dict[str, Any]]:
+def _judged(case: Tuple[str, str], rates: bench_measure.Rates) -> List[Dict[str, Any]]:
     rows = []
     for name, against, wanted in WANTED:
         if name in rates and against in rates:
             got = bench_measure.ratio(rates, name, against)
             rows.append(
                 {
-                    "files": title,
+                    "files": case[0],
+                    "state": case[1],
                     "reader": name,
                     "against": against,
                     "wanted": wanted,
@@ -147,6 +153,7 @@ def _protocol(rounds: int) -> Dict[str, Any]:
         "order": "readers take turns, each round in another order and with other names; ratios are medians",
         "warm": "all in the page cache, where reading each file once from the disk, in random order, brought "
         "it; each round opens readers anew; `again`: the same files once more",
+        IN_ORDER: "the same where archives were read from beginning to end, as a check of them does",
         "cold": "archives and files dropped from the page cache (POSIX_FADV_DONTNEED) before each round",
         "own_cpu": "of this process alone: a FUSE daemon's work is in files_per_s only",
     }

@@ -21,6 +21,7 @@ from .tar_index import BLOCK, REDO, PlainSource, safe_name, scan
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux
 _PROBED_HEADERS = 16
+LOOKED_AT_B = 64 << 10  # below, copying a file takes less than asking for its pages and mapping them
 BOMB_RATIO, BOMB_BYTES = 200, 100 << 20  # deflate reaches 1032; JSON tables about 20
 
 
@@ -138,7 +139,7 @@ class TarStore(_TarRoot):
         that cannot tell, network and FUSE ones among them, refuse and are read by pread.
         """
         offset, size = self.members.offsets[found], self.members.sizes[found]
-        if self._map is not None and size:
+        if self._map is not None and size >= LOOKED_AT_B:
             try:
                 if os.preadv(self._fd, self._byte, offset + size - 1, _NOWAIT) == 1:
                     os.preadv(self._fd, self._byte, offset, _NOWAIT)
