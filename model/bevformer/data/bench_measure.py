@@ -83,8 +83,8 @@ def heat(places: Places, names: Sequence[str], seed: int, in_order: bool = False
     """Everything into the page cache, as reading brings it there: first out of it, then from the disk, each
     file whole and in random order, or the archives from their beginning to their end.
 
-    The pieces that the cache is made of are as large as the reads that filled it (or the writes: what was just
-    written is faster or slower by half), and decide what reading from it costs.
+    The pieces that the cache is made of are as large as the reads that filled it (or the writes: what was
+    just written is faster or slower by half), and decide what reading from it costs.
     """
     gc.collect()  # a page that is still mapped stays
     _drop(_sources(places, names))
