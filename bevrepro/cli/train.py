@@ -180,5 +180,8 @@ def train(
     if as_json:
         print_json(result)
         return
+    if result.get("elsewhere"):
+        print("Done; the machine with the first process has the result.", file=sys.stderr)
+        return
     pace = result.get("seconds_per_step")
     print(f"{result['checkpoint']}: {result['steps']} steps" + (f", {pace:.3f} s per step" if pace else ""))

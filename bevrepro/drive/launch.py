@@ -99,6 +99,8 @@ def run_model(
 ) -> Event:
     """Run `python -m bevformer VERB ARGV...` to its end and return its result event.
 
+    Of several machines only the one with rank 0 has it; on the others it says `elsewhere` and no more.
+
     Progress, notes and stray lines ({"event": "text"}) go to `on_event`. Raises the UserError the child
     reported, ChildError when it died without one, Interrupted or KeyboardInterrupt after Ctrl-C: the
     first Ctrl-C is passed on so that the child can save, a second ends it at once. So is the end of the
@@ -117,6 +119,8 @@ def run_model(
                     last["result"] = event
                 elif signal.SIGHUP not in received:
                     tell(event)
+    if child.rc == 0 and not last and processes.nodes > 1:
+        return {"event": "result", "elsewhere": True}  # rank 0 is on another machine and has said it there
     return _judge(verb, command, child.rc, child.stderr_tail, last, received)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from bevrepro.core.errors import ChildError, DataError, MachineError, UserError
 from bevrepro.drive import launch
+from bevrepro.drive.processes import ALONE, Processes
 
 HEAD = "import json, os, signal, sys, time\ndef emit(**e): print(json.dumps(e), flush=True)\n"
 
@@ -15,11 +16,11 @@ HEAD = "import json, os, signal, sys, time\ndef emit(**e): print(json.dumps(e), 
 def verb(monkeypatch, tmp_path):
     """Run a few lines of Python in place of the model plane."""
 
-    def play(code, on_event=None):
+    def play(code, on_event=None, processes=ALONE):
         script = tmp_path / "child.py"
         script.write_text(HEAD + code)
         monkeypatch.setattr(launch, "model_argv", lambda *a, **k: [launch.target_python(), str(script)])
-        return launch.run_model("train", [], on_event=on_event)
+        return launch.run_model("train", [], on_event=on_event, processes=processes)
 
     return play
 
@@ -91,6 +92,13 @@ def test_wrong_usage_is_exit_code_two(verb):
 def test_success_without_a_result_is_an_error(verb):
     with pytest.raises(ChildError, match="without a result"):
         verb("pass")
+
+
+def test_a_machine_without_the_first_process_has_no_result_to_tell(verb):
+    assert verb("pass", processes=Processes(1, 2, "node0:29500"))["elsewhere"]
+    with pytest.raises(DataError):
+        code = "emit(event='error', exit_code=4, seen='no data here'); sys.exit(4)"
+        verb(code, processes=Processes(1, 2, "node0:29500"))
 
 
 def press_ctrl_c(event):
