@@ -73,6 +73,8 @@ class State:
     kind: str
     done: list[str] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
+    seed: int = 0
+    scored: list[Any] | None = None  # which checkpoint was evaluated: path, size, time of change
     doing: str = ""  # the step that is running
 
 
@@ -201,8 +203,19 @@ def _steps(wish: Wish, state: State, invoke: Invoke, voice: Voice) -> Evidence |
         state.commands.append(_run(step, invoke))
         if number == len(asked) or asked[number][0] != name:
             state.done.append(name)
+        if name == "eval":
+            state.scored = _identity(_checkpoint(wish))
         _keep(wish, state)
     return None
+
+
+def _identity(path: Path) -> list[Any] | None:
+    """None where there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [str(path), found.st_size, found.st_mtime_ns]
 
 
 def _known(wish: Wish, roots: tuple[Path, ...] = ()) -> Evidence:
@@ -254,7 +267,7 @@ def _enter(wish: Wish) -> State:
     if not path.is_file():
         wish.work_dir.mkdir(parents=True, exist_ok=True)
         done = list(STEPS[: STEPS.index(wish.start)]) if wish.start else []
-        return State(wish.recipe.id, wish.kind, done)
+        return State(wish.recipe.id, wish.kind, done, seed=wish.seed)
     held = _held(path)
     if (held.get("recipe"), held.get("kind")) != (wish.recipe.id, wish.kind):
         raise ConfigError(
@@ -262,10 +275,19 @@ def _enter(wish: Wish) -> State:
             "Two of them in one folder would overwrite each other's results.",
             "Name another --work-dir.",
         )
-    done = [str(name) for name in held.get("done", ())]
+    if held.get("seed", wish.seed) != wish.seed and wish.kind == TRAIN and wish.checkpoint is None:
+        raise ConfigError(
+            f"{wish.work_dir} holds a reproduction with seed {held['seed']}, not {wish.seed}",
+            "It is another training.",
+            "Name another --work-dir.",
+        )
+    done, scored = [str(name) for name in held.get("done", ())], held.get("scored")
     if wish.start:
         done = list(STEPS[: STEPS.index(wish.start)])
-    return State(wish.recipe.id, wish.kind, done, list(held.get("commands", ())))
+    elif "eval" in done and scored is not None and scored != _identity(_checkpoint(wish)):
+        done.remove("eval")  # the numbers are another checkpoint's
+    commands = list(held.get("commands", ()))
+    return State(wish.recipe.id, wish.kind, done, commands, wish.seed, scored)
 
 
 def _held(path: Path) -> dict[str, Any]:

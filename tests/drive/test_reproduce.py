@@ -199,6 +199,18 @@ def test_the_next_command_has_this_reproductions_paths(tmp_path):
     assert module._filled(wish, "bevrepro data verify DATA").endswith(f"'{tmp_path}/a b' {tmp_path}/c.tgz")
 
 
+def test_another_checkpoint_is_evaluated_anew_and_another_seed_is_another_folder(wish, commands, tmp_path):
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(b"x")
+    evals = []
+    for name in ("a.pth", "a.pth", "b.pth"):
+        run(replace(wish, checkpoint=tmp_path / name), commands)
+        evals.append(commands.asked.count("eval"))
+    assert evals == [1, 1, 2]
+    with pytest.raises(ConfigError, match="with seed 0, not 1"):
+        run(replace(wish, seed=1), commands)
+
+
 def test_what_the_commands_print_is_no_part_of_the_verdict(tmp_path, monkeypatch, capsys):
     commands = Commands(tmp_path / "w")
 
