@@ -13,15 +13,14 @@ import torch
 from torch import nn
 
 from .config import Config
-from .errors import ConfigError, UserError
-from .ledger import CHANGES, IDENTICAL, ROUNDING, STATISTICS, ledger_entry
+from .errors import UserError
+from .ladder import ALLOW, OFF, every_rung, rung_entry, word_for
+from .ledger import CHANGES, IDENTICAL, ROUNDING
 from .ranks import Ranks
-from .rungs import EFFECTS, Rung, apply_rungs, rung, rungs_for, rungs_up_to
+from .rungs import Rung, apply_rungs, rungs_for, rungs_up_to
 from .runstate import Options
 from .talk import Talk
 
-AUTO, OFF = "auto", "off"
-ALLOW = {"statistics": STATISTICS, "changes": CHANGES}  # --allow
 RESULT = {IDENTICAL: "the result is the same to the bit", ROUNDING: "the result is equal up to rounding"}
 WORDS = (
     "out of memory",  # CUDA's caching allocator, the driver, NPUs
@@ -63,52 +62,6 @@ def told_by(error: BaseException) -> str:
     return size + " more could not be had"
 
 
-def named_rungs(asked: Optional[str], allow: Optional[str]) -> Tuple[Rung, ...]:
-    """The rungs that --memory names; () for auto and off.
-
-    Raises ConfigError for an unknown name, and for one whose effect on the result is not allowed.
-    """
-    if asked in (None, AUTO, OFF):
-        return ()
-    chosen = tuple(rung(name.strip()) for name in str(asked).split(",") if name.strip())
-    for each in chosen:
-        if EFFECTS.index(each.effect) > EFFECTS.index(ALLOW.get(allow or "", ROUNDING)):
-            word = next(word for word, effect in ALLOW.items() if effect == each.effect)
-            raise ConfigError(
-                "--memory %s: %s" % (each.name, each.what),
-                "Its effect: %s.  That is never chosen without being allowed." % each.effect,
-                "Add --allow %s, or leave it out." % word,
-            )
-    return chosen
-
-
-def rungs_at_start(options: Options, resumed: Optional[Mapping[str, Any]]) -> List[Dict[str, Any]]:
-    """Ledger entries of the rungs in use before a run's first step here: those of the run that goes on, those
-    chosen before, those that --memory names.
-    """
-    meta = resumed["meta"] if resumed else {}
-    entries = [dict(entry) for entry in [*(meta.get("memory") or ()), *options.rungs]]
-    have = {entry["rung"] for entry in entries}
-    step = int(meta.get("iter", 0)) + 1
-    named = [each for each in named_rungs(options.memory, options.allow) if each.name not in have]
-    return entries + [rung_entry(each, step, "--memory asks for it") for each in named]
-
-
-def asked_precision(amp: Optional[str], entries: Sequence[Mapping[str, Any]]) -> Optional[str]:
-    """What --amp says, else what a rung in use says."""
-    return amp or next((str(entry["amp"]) for entry in entries if entry.get("amp")), None)
-
-
-def allowed_entry(options: Options, refused: OutOfMemory) -> Optional[Dict[str, Any]]:
-    """The next rung, mildest first, of those that change the result and that --allow has; None at the end."""
-    most = EFFECTS.index(ALLOW.get(options.allow or "", ROUNDING))
-    used = {entry["rung"] for entry in rungs_at_start(options, None)}
-    for each in rungs_up_to(EFFECTS[most]):
-        if not runs_the_same_model(each) and each.name not in used and each.amp != (options.amp or "none"):
-            return rung_entry(each, 1, "%s; --allow %s" % (refused.seen, options.allow))
-    return None
-
-
 def plan_command(options: Options, config: Config, device: torch.device) -> str:
     """The words that say what would fit."""
     words = [word for word in options.command[1:2] if not word.startswith("-")] or [config.name]
@@ -116,17 +69,6 @@ def plan_command(options: Options, config: Config, device: torch.device) -> str:
         gib = torch.cuda.get_device_properties(device).total_memory / 2**30
         words += ["--gpu-memory", "%.0f" % gib]
     return " ".join(["bevrepro plan"] + words)
-
-
-def runs_the_same_model(each: Rung) -> bool:
-    """Whether it only changes how a built model runs."""
-    return not each.amp and not each.cfg_options
-
-
-def rung_entry(each: Rung, step: int, why: str) -> Dict[str, Any]:
-    """For the ledger and the checkpoint.  step: the first one that ran with it, counted from 1."""
-    entry = dict(ledger_entry(each.what, each.effect, why), rung=each.name, step=step)
-    return dict(entry, amp=each.amp) if each.amp else entry
 
 
 class Memory:
@@ -138,15 +80,19 @@ class Memory:
         entries: Iterable[Mapping[str, Any]] = (),
         falls: bool = False,
         plan: str = "bevrepro plan CONFIG",
+        others: Sequence[Rung] = (),
         tell: Callable[[Dict[str, Any], str], None] = lambda entry, sentence: None,
     ) -> None:
-        """falls: whether it may take rungs by itself.  tell: gets each new entry, and a sentence about it."""
+        """falls: whether it may take rungs by itself.  others: what may be allowed besides.  tell: gets each
+        new entry, and a sentence about it.
+        """
         self.entries: List[Dict[str, Any]] = [dict(entry) for entry in entries]
-        self.tell, self.plan = tell, plan
+        self.tell, self.plan, self._others = tell, plan, others
         self._model, self._falls = model, falls
         self._live: Optional[List[nn.Module]] = None
         if model is not None:
-            apply_rungs(model, [each.name for each in map(rung, self.rungs) if runs_the_same_model(each)])
+            same = {each.name for each in rungs_up_to(ROUNDING)}
+            apply_rungs(model, [name for name in self.rungs if name in same])
 
     @property
     def rungs(self) -> List[str]:
@@ -235,10 +181,9 @@ class Memory:
             why = "With --memory off nothing that needs less is tried." + used
         do = "See what would fit: %s" % self.plan
         named = [
-            "--memory %s --allow %s" % (each.name, word)
-            for word, effect in ALLOW.items()
-            for each in rungs_up_to(CHANGES)
-            if each.effect == effect and each.name not in self.rungs
+            "--memory %s --allow %s" % (each.name, word_for(each.effect))
+            for each in self._others
+            if each.name not in self.rungs
         ]
         if named:
             where = ", in a new --work-dir" if step else ""
@@ -247,15 +192,27 @@ class Memory:
 
 
 def memory_of(
-    model: nn.Module, entries: Sequence[Mapping[str, Any]], options: Options, plan: str, talk: Talk
+    model: nn.Module,
+    entries: Sequence[Mapping[str, Any]],
+    options: Options,
+    config: Config,
+    device: torch.device,
+    talk: Talk,
 ) -> Memory:
     """For a run that uses the rungs of these entries; a rung that finds nothing in this model is left out."""
     useful = {each.name for each in rungs_for(model, CHANGES)}
-    idle = [str(entry["rung"]) for entry in entries if entry["rung"] not in useful]
-    if idle:
-        talk.note("--memory: %s has nothing to save in this model, so it is left out." % ", ".join(idle))
-    kept = [entry for entry in entries if entry["rung"] in useful]
-    return Memory(model, kept, options.memory != OFF, plan, lambda entry, sentence: talk.note(sentence))
+    idle = [each.name for each in rungs_up_to(CHANGES) if each.name not in useful]
+    left_out = [str(entry["rung"]) for entry in entries if entry["rung"] in idle]
+    if left_out:
+        talk.note("--memory: %s has nothing to save in this model, so it is left out." % ", ".join(left_out))
+    return Memory(
+        model,
+        [entry for entry in entries if entry["rung"] not in idle],
+        options.memory != OFF,
+        plan_command(options, config, device),
+        [each for each in every_rung(config) if each.effect in ALLOW.values()],
+        lambda entry, sentence: talk.note(sentence),
+    )
 
 
 def give_back() -> None:

@@ -149,6 +149,8 @@ def join(world: int, on_gpus: bool, timeout_s: Optional[float] = None) -> Ranks:
         # End with an error when the others are gone instead of waiting; two names, torch 2.2 changed it.
         os.environ.setdefault("NCCL_ASYNC_ERROR_HANDLING", "1")
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    if torch.distributed.is_initialized():
+        return ranks  # a run that begins again with less memory
     try:
         torch.distributed.init_process_group(
             "nccl" if on_gpus else "gloo", timeout=datetime.timedelta(seconds=timeout_s or TIMEOUT_S)

@@ -10,6 +10,7 @@ from torch import nn
 
 from .attention import BEVCrossAttention, SpatialCrossAttention, TemporalSelfAttention
 from .backbone import ResNet
+from .config import Config
 from .decoder import Decoder
 from .encoder import Encoder
 from .errors import ConfigError
@@ -49,6 +50,24 @@ def rungs_up_to(effect: str) -> Tuple[Rung, ...]:
     if effect not in EFFECTS:
         raise ConfigError("unknown effect on the result: %r" % effect, do="One of: " + ", ".join(EFFECTS))
     return tuple(rung for rung in LADDER if EFFECTS.index(rung.effect) <= EFFECTS.index(effect))
+
+
+def other_models(config: Config) -> Tuple[Rung, ...]:
+    """What else takes less memory, by its options: never chosen, only named.  Each is on its own.
+
+    A batch as more ranks of one sample keeps the batch and the divisor of the losses; dropout, GridMask and
+    the order of samples are drawn anew.  A shorter queue saves nothing: the history is run frame by frame.
+    """
+    grid, schedule, data = config.encoder, config.schedule, config.data
+    found = []
+    if schedule.samples_per_gpu > 1:
+        ranks = schedule.world_size * schedule.samples_per_gpu
+        options = ("schedule.samples_per_gpu=1", "schedule.world_size=%d" % ranks)
+        found.append(Rung("single-samples", "samples of a batch as ranks of their own", STATISTICS, options))
+    half = ("encoder.bev_h=%d" % (grid.bev_h // 2), "encoder.bev_w=%d" % (grid.bev_w // 2))
+    found.append(Rung("half-grid", "half the BEV grid", CHANGES, half))
+    scale = ("data.scale=%g" % (data.scale / 2),)
+    return (*found, Rung("half-images", "half the image size", CHANGES, scale))
 
 
 def rung(name: str) -> Rung:

@@ -13,7 +13,7 @@ import gc
 import inspect
 import os
 from dataclasses import replace
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import torch
 from torch import nn
@@ -25,17 +25,16 @@ from .config import Config, override
 from .errors import ConfigError, DataError
 from .frames import frame_lines
 from .init_weights import initialise
-from .loading import free_shared_memory_b, workers_that_fit
-from .memory import (
+from .ladder import (
     OFF,
-    DoesNotFit,
-    OutOfMemory,
     allowed_entry,
     asked_precision,
-    memory_of,
-    plan_command,
+    entries_of_config,
     rungs_at_start,
+    with_entries,
 )
+from .loading import free_shared_memory_b, workers_that_fit
+from .memory import DoesNotFit, OutOfMemory, memory_of
 from .optim import build_optimizer
 from .preflight import pointless, preflight
 from .provenance import data_record
@@ -78,7 +77,10 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     small = decoded_mib(infos.infos) <= CACHE_MIB
     room = free_shared_memory_b()
     workers = workers_that_fit(args.workers, 4 if args.gpus else 0, sample_bytes(config, infos.infos), room)
-    dataset = NuScenesQueue(infos, store, config, training=True, cache_frames=small and not workers)
+
+    def open_dataset(config: Config) -> NuScenesQueue:
+        return NuScenesQueue(infos, store, config, training=True, cache_frames=small and not workers)
+
     options = Options(
         args.work_dir,
         args.seed,
@@ -86,7 +88,7 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         args.resume or args.resume_from,
         deterministic=args.deterministic,
         infos_digest=record.infos_digest(infos.infos),
-        frames=frame_lines(dataset),
+        frames=frame_lines(open_dataset(config)),
         command=["train"] + list(argv),
         init_from=args.init_from,
         allow_partial_init=args.allow_partial_init,
@@ -100,7 +102,7 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         allow=args.allow,
         data={} if int(os.environ.get("RANK") or 0) else data_record(store, infos),
     )
-    result = run_as_allowed(config, dataset, options, talk, _validator(args, config))
+    result = run_as_allowed(config, open_dataset, options, talk, _validator(args, config))
     if result and not args.no_validate and not args.validate_every:
         talk.note(
             "Now score it: bevrepro eval %s %s --data-root ... --infos ..."
@@ -166,21 +168,41 @@ def require_repeatable_kernels() -> None:
 
 
 def run_as_allowed(
-    config: Config, dataset: Any, options: Options, talk: Talk, validator: Optional[Validator] = None
+    config: Config,
+    open_dataset: Callable[[Config], Any],
+    options: Options,
+    talk: Talk,
+    validator: Optional[Validator] = None,
 ) -> Dict[str, Any]:
-    """`run`; where its preflight does not fit, again with one rung after the other that --allow has."""
+    """`run` with the rungs that --memory names; where its preflight does not fit, again with one after the
+    other of those that --allow has.
+    """
+    kept = _kept_entries(options)
+    named = entries_of_config(options, config, [str(entry["rung"]) for entry in kept])
+    options = replace(options, rungs=[*options.rungs, *named])
+    changed = with_entries(config, [*kept, *named])
     while True:
         try:
-            return run(config, dataset, options, talk, validator=validator)
+            return run(changed, open_dataset(changed), options, talk, validator=validator)
         except DoesNotFit as stop:
             # Without its traceback, which holds the model.
             refused = OutOfMemory(stop.seen, stop.why, stop.do)
         gc.collect()
-        entry = allowed_entry(options, refused)
+        entry = allowed_entry(options, config, refused.seen)
         if entry is None:
             raise refused
         talk.note("%s: begins again with %s." % (entry["why"], entry["what"]))
         options = replace(options, rungs=[*options.rungs, entry])
+        changed = with_entries(changed, [entry])
+
+
+def _kept_entries(options: Options) -> List[Dict[str, Any]]:
+    """Of the run that goes on, the ledger's entries that changed its configuration."""
+    if not options.resume:
+        return []
+    folder = options.work_dir if options.resume == "auto" else os.path.dirname(options.resume)
+    stored = record.read_record(os.path.join(folder, "run.json")) or {}
+    return [entry for entry in stored.get("ledger") or () if entry.get("cfg_options")]
 
 
 def run(
@@ -226,7 +248,7 @@ def _run_ranks(
             "With data.label_every = %d none of a scene's frames is labelled." % config.data.label_every,
         )
     device = local_device(bool(options.gpus))
-    rungs = rungs_at_start(options, resumed)
+    rungs = rungs_at_start(options, config, resumed)
     precision = choose_precision(asked_precision(options.amp, rungs), config.schedule, device)
     check_precision(resumed, precision)
     if options.deterministic:
@@ -234,7 +256,7 @@ def _run_ranks(
     seed_weights(seed)
     model = build(config).to(device)
     init = _load_weights(model, resumed, options, talk)
-    memory = memory_of(model, rungs, options, plan_command(options, config, device), talk)
+    memory = memory_of(model, rungs, options, config, device, talk)
     optimizer = build_optimizer(model, config.schedule)
     first_step = restore_optimizer(optimizer, resumed)
     ranks.require_equal("%x" % first_step, "checkpoints")

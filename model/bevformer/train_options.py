@@ -7,7 +7,7 @@ from typing import Sequence
 import torch
 
 from .amp import KINDS
-from .memory import ALLOW
+from .ladder import ALLOW
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

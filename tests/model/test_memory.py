@@ -12,15 +12,16 @@ import pytest
 import small_frames
 import torch
 from test_amp import needs_bf16
-from test_train import FakeModel, play
+from test_train import MICRO, FakeModel, play
 
 from bevformer import memory, train
 from bevformer.checkpoint import load_checkpoint
 from bevformer.config import override
 from bevformer.detector import build_model
 from bevformer.errors import ConfigError
+from bevformer.ladder import named_rungs
 from bevformer.loop import Interrupted
-from bevformer.memory import DoesNotFit, OutOfMemory, is_out_of_memory, named_rungs, told_by
+from bevformer.memory import DoesNotFit, OutOfMemory, is_out_of_memory, told_by
 from bevformer.runstate import Options
 
 HERE = Path(__file__).parent
@@ -150,34 +151,58 @@ def test_a_rounding_rung_taken_in_the_preflight_equals_one_that_was_asked_for(tm
     assert [entry["rung"] for entry in rungs_in(tmp_path / "fallen")] == names.split(",")
 
 
-@pytest.mark.slow
-@needs_bf16
-def test_what_changes_the_result_is_only_chosen_where_it_is_allowed(tmp_path, heard, monkeypatch):
-    calls = iter([OutOfMemory("out of memory in the preflight step", "", "")])
+def as_allowed(folder, heard, monkeypatch, refusals=0, **options):
+    """`run_as_allowed` where so many preflights do not fit."""
+    left = [OutOfMemory("out of memory in the preflight step", "", "")] * refusals
 
     def preflight(job, talk):
-        for error in calls:
-            raise error
+        if left:
+            raise left.pop()
         return {"entries": []}
 
     monkeypatch.setattr(train, "preflight", preflight)
-    options = Options(str(tmp_path), seed=4, memory="auto", allow="statistics")
-    train.run_as_allowed(small_frames.config(1), small_frames.SmallFrames(), options, heard)
+    config, chosen = small_frames.config(1), Options(str(folder), memory="auto", **options)
+    return train.run_as_allowed(config, lambda config: small_frames.SmallFrames(), chosen, heard)
+
+
+@needs_bf16
+def test_what_changes_the_result_is_only_chosen_where_it_is_allowed(tmp_path, heard, monkeypatch):
+    with pytest.raises(OutOfMemory):
+        as_allowed(tmp_path, heard, monkeypatch, refusals=1)
+    as_allowed(tmp_path, heard, monkeypatch, refusals=2, allow="changes")
+    first, second = run_json(tmp_path)["ledger"]
+    assert (first["rung"], first["effect"]) == ("bf16", "same statistics")
+    assert (second["rung"], second["effect"]) == ("half-grid", "changes the result")
+    assert "--allow changes" in second["why"] and run_json(tmp_path)["precision"]["kind"] == "bf16"
+    assert run_json(tmp_path)["config"]["encoder"]["bev_h"] == 4
+    # It goes on in bf16 and with that grid without being told again.
+    assert as_allowed(tmp_path, heard, monkeypatch, resume="auto")["steps"] == 1
+
+
+def test_a_smaller_model_can_be_named(tmp_path, heard):
+    words = dict(memory="half-grid", allow="changes")
+    config, data = small_frames.config(1), small_frames.SmallFrames()
+    train.run_as_allowed(config, lambda config: data, Options(str(tmp_path), **words), heard)
     (entry,) = run_json(tmp_path)["ledger"]
-    assert (entry["rung"], entry["effect"]) == ("bf16", "same statistics")
-    assert "--allow statistics" in entry["why"] and run_json(tmp_path)["precision"]["kind"] == "bf16"
-    resumed = Options(str(tmp_path), resume="auto")  # goes on in bf16 without being told again
-    assert train.run(small_frames.config(1), small_frames.SmallFrames(), resumed, heard)["steps"] == 1
+    assert entry["why"] == "--memory asks for it" and entry["cfg_options"][0] == "encoder.bev_h=4"
+    assert (
+        load_checkpoint(str(tmp_path / "latest.pth"))["state_dict"][
+            "pts_bbox_head.bev_embedding.weight"
+        ].shape[0]
+        == 16
+    )
 
 
 def test_names_are_checked_before_anything_runs():
-    assert [each.name for each in named_rungs("bf16", "statistics")] == ["bf16"]
+    assert [each.name for each in named_rungs("bf16", "statistics", MICRO)] == ["bf16"]
     with pytest.raises(ConfigError, match="--memory bf16") as caught:
-        named_rungs("encoder-layers,bf16", None)
+        named_rungs("encoder-layers,bf16", None, MICRO)
     assert "--allow statistics" in caught.value.do
     with pytest.raises(ConfigError, match="unknown memory rung: 'less'"):
-        named_rungs("less", "changes")
-    assert named_rungs("auto", None) == named_rungs("off", None) == named_rungs(None, None) == ()
+        named_rungs("less", "changes", MICRO)
+    with pytest.raises(ConfigError, match="half the BEV grid"):
+        named_rungs("half-grid", "statistics", MICRO)
+    assert not any(named_rungs(word, None, MICRO) for word in ("auto", "off", None))
 
 
 def test_a_rung_that_this_model_has_no_use_for_is_said_and_left_out(tmp_path, heard):
