@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bevformer.checkpoint import save_checkpoint
 from bevformer.config import override, preset, to_dict
 from bevformer.data.dataset import ground_truth
 from bevformer.data.infos import load_infos
+from bevformer.data.store import open_store
 from bevformer.detector import build_model
 from bevformer.errors import CheckpointError, ConfigError, DataError, DiskError
 from bevformer.types import Detections, VideoMemory
@@ -247,6 +249,15 @@ def test_a_results_file_is_scored_without_a_checkpoint(written, heard, tmp_path)
     assert entry["mAP"] >= 0.99 and entry["complete"] is True and "speed" not in entry
     assert evaluate.main([*argv, "--format-only"], heard) == 0
     assert "is what the test server takes: 3 samples" in heard.notes[-1]
+
+
+def test_a_submission_needs_every_sample_of_the_test_set(tmp_path):
+    (tmp_path / "v1.0-test").mkdir()
+    (tmp_path / "v1.0-test" / "sample.json").write_text('[{"token": "a"}, {"token": "b"}]')
+    part = [{"token": "a"}]
+    for version, wanted in (("v1.0-test", ["a", "b"]), ("v1.0-mini", ["a"])):
+        infos = SimpleNamespace(version=version, infos=part)
+        assert evaluate.tokens_to_submit(infos, open_store([str(tmp_path)])) == wanted
 
 
 def test_results_without_a_sample_or_of_the_other_split_are_refused(written, heard):
