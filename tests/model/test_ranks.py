@@ -1,6 +1,7 @@
 """N ranks on fewer devices: the gradient, the streams and the sampler are those of N processes."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,30 @@ from bevformer.runstate import DataOrder
 HERE = Path(__file__).parent
 
 
-def torchrun(processes, *argv):
-    """Runs small_frames.py in so many processes that talk over gloo."""
+def torchrun(*argv):
+    """Runs small_frames.py in two processes that talk over gloo."""
     env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(HERE.parents[1] / "model"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(HERE / "small_frames.py"), *map(str, argv)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def two_alone(*argv):
+    """The same in two processes that find each other without torchrun, which takes seconds to start."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = str(found.getsockname()[1])
+    path = str(HERE.parents[1] / "model")
+    meet = dict(
+        OMP_NUM_THREADS="1", PYTHONPATH=path, MASTER_ADDR="localhost", MASTER_PORT=port, WORLD_SIZE="2"
+    )
+    command = [sys.executable, str(HERE / "small_frames.py"), *map(str, argv)]
+    both = [
+        subprocess.Popen(command, env=dict(os.environ, RANK=rank, **meet), stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    ends = [each.communicate(timeout=120)[1] for each in both]
+    return subprocess.CompletedProcess(command, max(each.returncode for each in both), stderr="".join(ends))
 
 
 def weights(folder):
@@ -34,9 +53,12 @@ def largest_difference(one, two):
     return max(float((one[key].double() - two[key].double()).abs().max()) for key in one)
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_two_processes_and_emulated_ranks_end_with_the_same_weights(tmp_path, world):
-    done = torchrun(2, tmp_path / "two", world)
+@pytest.mark.parametrize(
+    "start, world",
+    [(two_alone, 2), *(pytest.param(torchrun, world, marks=pytest.mark.slow) for world in (2, 4))],
+)
+def test_two_processes_and_emulated_ranks_end_with_the_same_weights(tmp_path, start, world):
+    done = start(tmp_path / "two", world)
     assert done.returncode == 0, done.stderr[-2000:]
     small_frames.in_float64(str(tmp_path / "one"), world)
     small_frames.in_float64(str(tmp_path / "alone"), 1)
@@ -47,7 +69,7 @@ def test_two_processes_and_emulated_ranks_end_with_the_same_weights(tmp_path, wo
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_but_not_with_other_ranks(tmp_path):
-    done = torchrun(2, tmp_path / "cut", 2, 5)
+    done = torchrun(tmp_path / "cut", 2, 5)
     assert done.returncode == 0, done.stderr[-2000:]
     with pytest.raises(ConfigError, match="2 ranks, this would go on with 1"):
         small_frames.in_float64(str(tmp_path / "cut"), 1, 5, resume="auto")
@@ -82,7 +104,7 @@ def test_live_batch_norm_is_refused_where_ranks_share_a_device():
 
 @pytest.mark.slow
 def test_a_rank_that_dies_stops_the_others_with_the_cause(tmp_path):
-    done = torchrun(2, tmp_path / "no" / "such", 3)
+    done = torchrun(tmp_path / "no" / "such", 3)
     assert done.returncode != 0 and "3 ranks cannot be shared by 2 processes" in done.stderr
 
 

@@ -9,25 +9,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # small_training
 
-from small_training import LIMIT_S, Training, result_of  # noqa: E402
+from small_training import LIMIT_S, Training, frames_in, result_of  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def training(tmp_path_factory) -> Training:
-    folder = tmp_path_factory.mktemp("frames")
-    synth = ["synth", folder / "set", "--scenes", "2", "--samples", "6", "--scale", "0.05"]
-    prepare = [
-        "prepare",
-        "--data-root",
-        folder / "set" / "nuscenes",
-        "--out",
-        folder / "infos",
-        "--jobs",
-        "1",
-    ]
-    made = Training(folder / "set", folder / "infos")
-    for words in (synth, prepare):
-        command = [sys.executable, "-m", "bevformer", *map(str, words)]
+    made, *making = frames_in(tmp_path_factory.mktemp("frames"))
+    for words in making:
+        command = [sys.executable, "-m", "bevformer", *words]
         done = subprocess.run(command, env=made.env(), capture_output=True, text=True, timeout=LIMIT_S)
         assert done.returncode == 0, done.stderr[-2000:]
     return made

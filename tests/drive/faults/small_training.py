@@ -69,6 +69,14 @@ class Training:
         return child.returncode, err
 
 
+def frames_in(folder: Path) -> tuple[Training, list[str], list[str]]:
+    """A training on two small scenes, and the words that make and prepare them."""
+    made = Training(folder / "set", folder / "infos")
+    synth = ["synth", str(made.frames), "--scenes", "2", "--samples", "6", "--scale", "0.05"]
+    data = ["--data-root", str(made.frames / "nuscenes")]
+    return made, synth, ["prepare", *data, "--out", str(made.infos), "--jobs", "1"]
+
+
 def result_of(child: "subprocess.Popen[str]") -> list[dict]:
     out, err = child.communicate(timeout=LIMIT_S)
     assert child.returncode == 0, out[-2000:] + err[-2000:]
