@@ -20,8 +20,9 @@ venv:  ## Make .venv, or reuse it when it is up to date
 demo: venv  ## From nothing to a report with pictures (minutes, no GPU needed)
 	@$(VENV)/bevrepro demo $(ARGS)
 
-test: venv  ## Run the default tests
-	@$(VENV)/python -m pytest $(ARGS)
+# A file's tests share what they set up, so they stay in one process.
+test: venv  ## Run the default tests, on up to four cores
+	@$(VENV)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: venv  ## Run the slow tests: a demo that has to learn, the real keyframe, full sizes (minutes)
 	@$(VENV)/python -m pytest -m slow $(if $(ARGS),$(ARGS),tests/data tests/drive tests/model)
