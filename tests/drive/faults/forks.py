@@ -1,8 +1,8 @@
 """Runs `python -m bevformer` in forks of one process, so that torch is imported once.
 
-argv[1]: JSON, a list of stages, each a list of jobs that run side by side.  A job is {"argv": [...]}, and may
-have "kill": [path, seconds]: kill -9 so long after the path is there.  Prints how each job ended in a JSON list,
-the last of a stage first, as os.waitpid says it.
+argv[1]: JSON, a list of stages, each a list of jobs that run side by side.  A job is {"argv": [...]}, and
+may have "kill": [path, seconds]: kill -9 so long after the path is there.  Prints how each job ended, as
+os.waitpid says it, the last of a stage first.
 """
 
 import importlib
