@@ -6,6 +6,7 @@ error here; one that dies without a word becomes a ChildError that says how it d
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -47,7 +48,8 @@ SIGNAL_HINTS = {
 
 
 RESUME = "Mend that, then run the same command again, with --resume auto where it was a training."
-STARTING = "KeyboardInterrupt"  # how a child that was still importing ends on Ctrl-C, with exit code 1
+# How a child that was still importing ends on Ctrl-C, with exit code 1; modules in C (numpy) alter it.
+STARTING = re.compile(r"^(KeyboardInterrupt|ImportError|ModuleNotFoundError|SystemError)\b", re.MULTILINE)
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait for work
 
 
@@ -156,7 +158,7 @@ def _judge(
         return last["result"]
     if "error" in last:
         raise _with_cause(error_from_event(last["error"]), tail)
-    if received and (rc in (128 + received[0], -received[0], 130, 143) or _last_line(tail) == STARTING):
+    if received and (rc in (128 + received[0], -received[0], 130, 143) or STARTING.search(tail)):
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + received[0])
