@@ -64,11 +64,11 @@ def _row(verb: str, name: str) -> dict[str, Any] | None:
     return next((row for row in rows if name in row["flags"]), None)
 
 
-def _values(rest: list[str], count: int | str) -> Iterator[str]:
-    """Takes the words that belong to a flag."""
+def _values(rest: list[str], count: int) -> Iterator[str]:
+    """Takes the words that belong to a flag; below 0 all until the next option."""
     while rest and not rest[0].startswith("-") and count:
         yield rest.pop(0)
-        count = count - 1 if isinstance(count, int) else count
+        count -= 1
 
 
 def _judge(row: dict[str, Any], word: str, values: list[str]) -> None:

@@ -6,7 +6,7 @@ from bevrepro import cli, facts
 from bevrepro.cli.old_flags import translated
 from bevrepro.drive import launch
 
-VALUES = {0: [], 1: ["3"], "some": ["a=1", "b=2"]}
+VALUES = {0: [], 1: ["3"], -1: ["a=1", "b=2"]}
 ROWS = [(row, flag) for row in facts.table("old_flags") for flag in row["flags"]]
 
 
