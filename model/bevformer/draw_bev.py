@@ -12,7 +12,8 @@ from .draw_camera import DASHES, Boxes
 from .look import BEV_SIDE, INK, PALE, PLATE, Style
 
 BEV_RANGE_M = 51.2
-NAMES_AT = tuple(np.radians(-45 + 15 * np.arange(24)))
+# Near the diagonals, where the outermost ring still has room in the corner.
+NAMES_AT = tuple(np.radians((-45, -30, -60, 225, 210, 240, 45, 30, 60, 135, 120, 150)))
 FREE_M = 5.0  # enough room for a name
 _FOOTPRINT = [2, 3, 7, 6]  # front right, front left, back left, back right
 
@@ -48,7 +49,7 @@ def draw_bev(
         side.set_color("#c5cdd6")
         side.set_linewidth(0.8 * max(style.lines, 0.6))
     plate = dict(boxstyle="square,pad=0.3", facecolor=PLATE, edgecolor="none")
-    name = "BIRD'S-EYE VIEW, FRONT IS UP" if style.titled else "bird's-eye view, front is up"
+    name = "BIRD'S-EYE VIEW, FRONT IS UP" if style.titled else "BEV, front up"
     x, y = (0.014, 0.981) if style.titled else (0.028, 0.957)
     axes.text(
         x,
