@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=6019)
     parser.add_argument("--boxes", type=int, default=300)
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--note", default="", help="what else ran on the machine, kept in the report")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -192,7 +193,7 @@ def main() -> None:
         return
     if not (args.scratch / "tables").exists():
         make_tables(args.scratch / "tables" / "v1.0-trainval", args.samples)
-    steps = {name: measured(name, args) for name in STEPS}
+    steps = {name: measured(name, args) for name in args.steps}
     report = dict(
         note=args.note,
         machine=dict(cpus=len(os.sched_getaffinity(0)), python=platform.python_version()),
