@@ -8,6 +8,7 @@ Several processes share the frames. Where they are cut decides what every frame 
 """
 
 import argparse
+import glob
 import os
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
@@ -77,6 +78,9 @@ def run_stream(
     workers = args.workers if args.workers is not None else (WORKERS if device.type == "cuda" else 0)
     mine = stretches[ranks.process]
     loader = DataLoader(_Frames(dataset, mine), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    if ranks.leads:
+        _sweep(path)
+    ranks.sum([1.0])  # swept before anybody writes
     memory: Optional[VideoMemory] = None
     part = "%s.part%d" % (path, ranks.process)
     with ResultsWriter(path) if ranks.processes == 1 else RowsWriter(part) as writer:
@@ -91,6 +95,13 @@ def run_stream(
         for part in parts:
             os.remove(part)
     return [str(info["token"]) for info in infos.infos[:count]]
+
+
+def _sweep(path: str) -> None:
+    """What a killed evaluation has left beside the results."""
+    for pattern in (".part*", ".[0-9]*.tmp"):
+        for left in glob.glob(glob.escape(path) + pattern):
+            os.remove(left)
 
 
 def _say_what_is_lost(scenes: Sequence[str], stretches: Sequence[range], talk: Talk) -> None:

@@ -88,6 +88,14 @@ def test_format_only_writes_results_and_no_score(synth, perfect, heard, tmp_path
     assert os.listdir(tmp_path) == ["results_nusc.json"]
 
 
+def test_what_a_killed_evaluation_left_is_swept(synth, perfect, heard, tmp_path):
+    for name in ("part0", "part1.4404.tmp", "4403.tmp"):
+        (tmp_path / ("results_nusc.json." + name)).write_text("")
+    (tmp_path / "results_nusc.json.bak").write_text("mine")
+    assert evaluate.main(arguments(synth, tmp_path, "--format-only"), heard) == 0
+    assert sorted(os.listdir(tmp_path)) == ["results_nusc.json", "results_nusc.json.bak"]
+
+
 def test_a_limited_run_says_that_it_is_not_complete(synth, perfect, heard, tmp_path):
     evaluate.main(arguments(synth, tmp_path, "--limit", "2"), heard)
     entry = json.loads((tmp_path / "eval.json").read_text())["all"]
