@@ -10,6 +10,7 @@ iter_N.pth, latest.pth and run.json.
 
 import argparse
 import gc
+import importlib
 import inspect
 import os
 from dataclasses import replace
@@ -253,6 +254,7 @@ def _run_ranks(
     check_precision(resumed, precision)
     if options.deterministic:
         require_repeatable_kernels()
+    importlib.import_module("scipy.optimize")  # now: where memory is full, a library cannot be loaded any more
     seed_weights(seed)
     model = build(config).to(device)
     init = _load_weights(model, resumed, options, talk)
