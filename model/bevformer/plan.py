@@ -1,32 +1,37 @@
 """`plan`: the memory that a training step takes at its worst moment, measured before there is a GPU.
 
-    plan CONFIG [--cfg-options head.num_query=300 ...] [--limit-gib 12]
+    plan CONFIG [--cfg-options head.num_query=300 ...] [--limit-gib 12] [--time]
 
 One whole step - the history frames, the forward pass, the backward pass - runs on the meta device while
-`LiveBytes` follows every storage. With --limit-gib, where that is too much, smaller models are measured
-until one fits; each of them changes the model, so it is named and never chosen.
+`LiveBytes` follows every storage: as it is, and with the memory rungs (`rungs`) one on top of the other.  The
+first that fits --limit-gib is chosen among those that leave the result as it is, to the bit or up to
+rounding.  What changes it is measured too where nothing else fits, named, and never chosen.
 """
 
 import argparse
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+import contextlib
+from typing import Any, ContextManager, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import torch
+from torch import Tensor
 
-from .config import Config, override
+from .config import PRESETS, Config, override
 from .describe import GIB, OPTIMIZER_TENSORS, dcn_backend, place_dcn, watch_parts
 from .detector import BEVFormer, build_model
 from .errors import UserError
+from .ledger import ROUNDING
 from .nominal import image_size, nominal_meta
+from .rungs import Rung, apply_rungs, asked_by, other_models, rung, rungs_for
 from .talk import Talk
 
 LEAST_TORCH = (2, 1)  # the first whose storages keep their identity in Python
+HISTORY_FRAMES = 2  # the first has no map before it, all others are alike
 MEASURED = (
     "One training step in float32, every storage from the operator that makes it until nothing holds it"
     " (a TorchDispatchMode on the meta device), with the cameras of a nuScenes car."
     " Input, history, weights, gradients and optimiser state are in it; the losses (a few MB) are not."
 )
 NOT_INCLUDED = "Not included: workspace inside kernels, the allocator's fragmentation, the CUDA context."
-SHRINK_BEV, SHRINK_IMAGE = 0.5, 0.5
 
 
 def main(argv: Sequence[str], talk: Talk) -> int:
@@ -35,59 +40,145 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     parser = argparse.ArgumentParser(prog="plan", description="Peak memory of a training step.")
     parser.add_argument("config", help="a preset, a work folder's config.json, or an upstream .py file")
     parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
-    parser.add_argument(
-        "--limit-gib", type=float, help="what may be taken; looks for what fits if it is less"
-    )
+    parser.add_argument("--limit-gib", type=float, help="what tensors may take; chooses what fits")
+    parser.add_argument("--time", action="store_true", help="time a step here, if that is short")
     args = parser.parse_args(argv)
     _check_torch()
     config = override(read_config(args.config, talk), args.cfg_options)
-    talk.result(**plan(config, args.limit_gib, talk))
+    result = plan(config, args.limit_gib, talk)
+    if args.time:
+        from .pace import pace_here
+
+        result["pace"] = pace_here(config, result["chosen"] or [], talk)
+    talk.result(**result)
     return 0
 
 
 def plan(config: Config, limit_gib: Optional[float], talk: Talk) -> Dict[str, Any]:
-    """Everything as JSON; sizes in GiB of 2**30 bytes.  `smaller`: what was measured after it did not fit."""
-    choices = smaller_models(config) if limit_gib is not None else []
-    talk.progress("plan", 0, 1 + len(choices))
-    memory = peak_memory(config)
-    smaller: List[Dict[str, Any]] = []
-    if limit_gib is not None and memory["peak_gib"] > limit_gib:
-        for done, (what, options) in enumerate(choices, 1):
-            talk.progress("plan", done, 1 + len(choices), what)
-            peak_gib = peak_memory(override(config, options))["peak_gib"]
-            smaller.append({"what": what, "cfg_options": options, "peak_gib": peak_gib})
-            if peak_gib <= limit_gib:
-                break
-    talk.progress("plan", 1 + len(choices), 1 + len(choices))
-    return {"config": config.name, "memory": memory, "limit_gib": limit_gib, "smaller": smaller}
+    """Everything as JSON; sizes in GiB of 2**30 bytes.
 
-
-def peak_memory(config: Config) -> Dict[str, Any]:
-    """Peak of a training step in GiB: by phase, and by what the worst moment is made of."""
-    model = build_model(config).train()
-    backend = dcn_backend(model)
-    weights_b = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    trained_b = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    ghost = model.to("meta")
-    place_dcn(ghost, backend)
-    phases = measure_phases(config, ghost)
-    always = {"weights": weights_b, "optimiser state": OPTIMIZER_TENSORS * trained_b}
-    worst = max(phases, key=lambda name: phases[name][0])
-    parts = dict(always, **phases[worst][1])
+    rungs: each on top of those before it.  chosen: names of the rungs that fit the limit, None where there is
+    no limit or none fit.  others: measured on top of all rungs that leave the result as it is.
+    """
+    ghost = Ghost(config)
+    mild = rungs_for(ghost.model, ROUNDING)
+    memory, rungs = ghost.measure(), []
+    for done, each in enumerate(mild, 1):
+        talk.progress("plan", done, 2 + len(mild), each.what)
+        ghost.take(each)
+        rungs.append(_row(each, ghost.measure()))
+    names = [each.name for each in mild]
+    chosen = choose(memory["peak_gib"], rungs, limit_gib)
+    others = []
+    if limit_gib is None or chosen is None:
+        talk.progress("plan", 1 + len(mild), 2 + len(mild), "other models")
+        others = _others(config, ghost, names, limit_gib)
+    talk.progress("plan", 2 + len(mild), 2 + len(mild))
+    schedule = config.schedule
     return {
-        "peak_gib": (sum(always.values()) + phases[worst][0]) / GIB,
-        "worst_phase": worst,
-        "phases_gib": {name: (sum(always.values()) + size_b) / GIB for name, (size_b, _) in phases.items()},
-        "parts_gib": {label: size_b / GIB for label, size_b in parts.items() if size_b},
-        "samples": config.schedule.samples_per_gpu,
-        "queue_length": config.data.queue_length,
-        "dcn_backend": backend,
-        "measured": MEASURED,
-        "not_included": NOT_INCLUDED,
+        "config": config.name,
+        "as_published": config.name in PRESETS and config == PRESETS[config.name](),
+        "memory": memory,
+        "rungs": rungs,
+        "limit_gib": limit_gib,
+        "chosen": chosen,
+        "others": others,
+        "schedule": {
+            "max_epochs": schedule.max_epochs,
+            "max_steps": schedule.max_steps,
+            "batch": schedule.samples_per_gpu * schedule.world_size,
+        },
     }
 
 
-def measure_phases(config: Config, ghost: BEVFormer) -> Dict[str, Tuple[int, Dict[str, int]]]:
+def choose(
+    plain_gib: float, rungs: Sequence[Dict[str, Any]], limit_gib: Optional[float]
+) -> Optional[List[str]]:
+    """The names of the fewest rungs, in their order, with which it fits; [] where none is needed."""
+    if limit_gib is None:
+        return None
+    for count, peak_gib in enumerate([plain_gib, *(row["peak_gib"] for row in rungs)]):
+        if peak_gib <= limit_gib:
+            return [row["name"] for row in rungs[:count]]
+    return None
+
+
+def _others(
+    config: Config, ghost: "Ghost", names: Sequence[str], limit_gib: Optional[float]
+) -> List[Dict[str, Any]]:
+    """bf16, then smaller models, each on top of those before it, until one fits."""
+    bf16 = rung("bf16")
+    rows = [_row(bf16, ghost.measure(amp=True))]
+    options: List[str] = []
+    for each in other_models(config):
+        if limit_gib is not None and rows[-1]["peak_gib"] <= limit_gib:
+            break
+        options = options + list(each.cfg_options)
+        rows.append(_row(each, peak_memory(override(config, options), names, amp=True)))
+    return rows
+
+
+def _row(each: Rung, memory: Dict[str, Any]) -> Dict[str, Any]:
+    return {
+        "name": each.name,
+        "what": each.what,
+        "effect": each.effect,
+        "ask": asked_by(each),
+        "peak_gib": memory["peak_gib"],
+        "worst_phase": memory["worst_phase"],
+    }
+
+
+def peak_memory(config: Config, rungs: Iterable[str] = (), amp: bool = False) -> Dict[str, Any]:
+    """Peak of a training step in GiB: by phase, and by what the worst moment is made of.
+
+    rungs: names, of the classes identical and rounding.  amp: autocast to bf16, as on a GPU.
+    """
+    ghost = Ghost(config)
+    for name in rungs:
+        ghost.take(rung(name))
+    return ghost.measure(amp)
+
+
+class Ghost:
+    """A model without memory, on the meta device, with the rungs it has been given so far."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        model = build_model(config).train()
+        self.dcn_backend = dcn_backend(model)
+        weights_b = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+        trained_b = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        self.always_b = {"weights": weights_b, "optimiser state": OPTIMIZER_TENSORS * trained_b}
+        self.model = model.to("meta")
+        place_dcn(self.model, self.dcn_backend)
+
+    def take(self, each: Rung) -> None:
+        apply_rungs(self.model, [each.name])
+
+    def measure(self, amp: bool = False) -> Dict[str, Any]:
+        """One step; see `peak_memory`."""
+        phases = measure_phases(self.config, self.model, amp)
+        self.model.zero_grad(set_to_none=True)
+        worst = max(phases, key=lambda name: phases[name][0])
+        parts = dict(self.always_b, **phases[worst][1])
+        always_b = sum(self.always_b.values())
+        return {
+            "peak_gib": (always_b + phases[worst][0]) / GIB,
+            "worst_phase": worst,
+            "phases_gib": {name: (always_b + size_b) / GIB for name, (size_b, _) in phases.items()},
+            "parts_gib": {label: size_b / GIB for label, size_b in parts.items() if size_b},
+            "samples": self.config.schedule.samples_per_gpu,
+            "queue_length": self.config.data.queue_length,
+            "dcn_backend": self.dcn_backend,
+            "measured": MEASURED,
+            "not_included": NOT_INCLUDED,
+        }
+
+
+def measure_phases(
+    config: Config, ghost: BEVFormer, amp: bool = False
+) -> Dict[str, Tuple[int, Dict[str, int]]]:
     """Phase -> (peak bytes, bytes by label at that moment) of one step, without weights and optimiser."""
     from .live import LiveBytes
 
@@ -97,40 +188,41 @@ def measure_phases(config: Config, ghost: BEVFormer) -> Dict[str, Tuple[int, Dic
     metas = [nominal_meta(size)] * batch
     shape = (batch, config.transformer.num_cams, 3, *size.padded_hw)
     phases = {}
-    with live:
+    with live, _autocast(amp):
         live.label = "images and embeddings"
         bev = None
         ghost.eval()
         with torch.no_grad():  # as BEVFormer.history does
-            for _ in range(config.data.queue_length - 1):
+            for _ in range(min(config.data.queue_length - 1, HISTORY_FRAMES)):
                 bev = ghost.pts_bbox_head.bev(ghost.features(torch.empty(shape, device="meta")), metas, bev)
         phases["history"] = live.take_peak()
         ghost.train()
         outputs = ghost(torch.empty(shape, device="meta"), metas, bev)
-        total = sum(each.sum() for each in [*outputs.logits_LBOK, *outputs.codes_LBOD])
+        total = sum(each.float().sum() for each in [*outputs.logits_LBOK, *outputs.codes_LBOD])
         del outputs, bev
         phases["forward pass"] = live.take_peak()
         live.label = "gradients"
-        total.backward()
+        _backward(total)
         phases["backward pass"] = live.take_peak()
+    live.unwatch()
     return phases
 
 
-def smaller_models(config: Config) -> List[Tuple[str, List[str]]]:
-    """Changes, each on top of those before it.  A shorter queue saves nothing: history is run by frame."""
-    encoder, data = config.encoder, config.data
-    steps: List[Tuple[str, List[str]]] = []
-    if config.schedule.samples_per_gpu > 1:
-        steps.append(("one sample at a time (changes the effective batch)", ["schedule.samples_per_gpu=1"]))
-    grid = [int(encoder.bev_h * SHRINK_BEV), int(encoder.bev_w * SHRINK_BEV)]
-    steps.append(("half the BEV grid", ["encoder.bev_h=%d" % grid[0], "encoder.bev_w=%d" % grid[1]]))
-    steps.append(("half the image size", ["data.scale=%g" % (data.scale * SHRINK_IMAGE)]))
-    chosen: List[Tuple[str, List[str]]] = []
-    options: List[str] = []
-    for what, more in steps:
-        options = options + more
-        chosen.append((what, options))
-    return chosen
+def _backward(total: Tensor) -> None:
+    """total.backward() by the engine itself: torch's Python around it leaves function modes, GhostAutocast
+    among them, and what is recomputed would run without.
+    """
+    engine: Any = torch.autograd.Variable._execution_engine
+    arguments = dict(allow_unreachable=True, accumulate_grad=True)
+    engine.run_backward((total,), (torch.ones_like(total),), False, False, (), **arguments)
+
+
+def _autocast(amp: bool) -> ContextManager[Any]:
+    if not amp:
+        return contextlib.nullcontext()
+    from .ghost_autocast import GhostAutocast
+
+    return GhostAutocast(torch.bfloat16)
 
 
 def _check_torch() -> None:

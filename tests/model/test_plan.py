@@ -5,14 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from small_base import small
 from torch import nn
 
 from bevformer import plan as planned
+from bevformer.bench_memory import calibration
 from bevformer.config import override, preset
 from bevformer.detector import build_model
 from bevformer.errors import ConfigError, UserError
+from bevformer.ledger import ROUNDING
 from bevformer.live import LiveBytes
 from bevformer.nominal import image_size, nominal_sample
+from bevformer.rungs import apply_rungs, rungs_for, rungs_up_to
 from bevformer.talk import Talk
 
 QUIET = Talk(events=True)
@@ -52,22 +56,33 @@ def test_the_innermost_watched_module_names_what_it_makes():
     assert live.peak_by_label == {"the rest": 16, "inner": 32, "outer": 8}
 
 
-def real_peak_b(config):
-    """The same step with numbers, losses and all, followed on the CPU."""
+def all_rungs(config):
+    return [rung.name for rung in rungs_for(build_model(config))]
+
+
+def step_gib(memory):
+    """The predicted peak without what is there before the step."""
+    return memory["peak_gib"] - sum(memory["parts_gib"][part] for part in ("weights", "optimiser state"))
+
+
+@pytest.mark.parametrize("rungs", [(), all_rungs(preset("bevformer_micro"))])
+def test_the_peak_is_that_of_a_real_step_with_and_without_rungs(rungs):
+    """With numbers, losses and all, followed on the CPU."""
+    config = preset("bevformer_micro")
     model = build_model(config).train()
+    apply_rungs(model, rungs)
     live = LiveBytes([*model.parameters(), *model.buffers()])
     sample = nominal_sample(config, image_size(config))
     with live:
         sum(model.loss(sample, np.random.RandomState(0)).values()).backward()
-    return live.peak_b
+    assert step_gib(planned.peak_memory(config, rungs)) * planned.GIB == pytest.approx(live.peak_b, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["bevformer_micro", pytest.param("bevformer_tiny", marks=pytest.mark.slow)])
-def test_the_peak_is_that_of_a_real_step(name):
-    config = preset(name)
-    memory = planned.peak_memory(config)
-    always = sum(memory["parts_gib"][part] for part in ("weights", "optimiser state"))
-    assert (memory["peak_gib"] - always) * planned.GIB == pytest.approx(real_peak_b(config), rel=0.1)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bevformer_micro", "bevformer_tiny"])
+def test_every_rung_takes_what_the_cpus_allocator_gives_out(name):
+    for row in calibration(preset(name), QUIET):
+        assert row["ratio"] == pytest.approx(1.0, abs=0.1), row
 
 
 @pytest.mark.gpu
@@ -111,18 +126,38 @@ def test_two_samples_take_more_than_one():
     assert 1.4 * one_gib < planned.peak_memory(two)["peak_gib"] < 2 * one_gib
 
 
-def test_smaller_models_are_measured_until_one_fits():
-    config = override(preset("bevformer_micro"), ["schedule.samples_per_gpu=2"])
-    one = planned.peak_memory(preset("bevformer_micro"))["peak_gib"]
-    result = planned.plan(config, one * 1.01, QUIET)
-    assert [choice["cfg_options"] for choice in result["smaller"]] == [["schedule.samples_per_gpu=1"]]
-    assert planned.plan(config, one * 10, QUIET)["smaller"] == []
+@pytest.fixture(scope="module")
+def ladder():
+    """Every rung and every other model of a small configuration that has them all."""
+    return planned.plan(small("bevformer_base"), None, QUIET)
 
 
-def test_every_smaller_model_is_smaller():
-    result = planned.plan(preset("bevformer_micro"), 1e-3, QUIET)
-    peaks = [result["memory"]["peak_gib"], *(choice["peak_gib"] for choice in result["smaller"])]
-    assert len(peaks) == 3 and peaks == sorted(peaks, reverse=True)
+@pytest.mark.slow
+def test_the_ladder_is_measured_rung_by_rung(ladder):
+    assert [row["name"] for row in ladder["rungs"]] == [rung.name for rung in rungs_up_to(ROUNDING)]
+    assert [row["name"] for row in ladder["others"]] == ["bf16", "half-grid", "half-images"]
+    peaks = [ladder["memory"]["peak_gib"], *(row["peak_gib"] for row in ladder["rungs"])]
+    assert peaks[-1] < 0.96 * peaks[0]  # weights are the most of it
+    assert ladder["others"][-1]["peak_gib"] < ladder["others"][0]["peak_gib"]
+    assert (ladder["chosen"], ladder["as_published"]) == (None, False)
+
+
+def test_the_fewest_rungs_that_fit_are_chosen_and_never_one_that_changes_the_result():
+    rungs = [dict(name="a", peak_gib=9.0), dict(name="b", peak_gib=5.0), dict(name="c", peak_gib=4.0)]
+    chosen = {limit: planned.choose(10.0, rungs, limit) for limit in (12, 9, 6, 4, 3, None)}
+    assert chosen == {12: [], 9: ["a"], 6: ["a", "b"], 4: ["a", "b", "c"], 3: None, None: None}
+
+
+@pytest.mark.slow
+def test_what_changes_the_result_is_measured_where_nothing_else_fits_until_it_does():
+    micro = preset("bevformer_micro")
+    least = planned.peak_memory(micro, all_rungs(micro))["peak_gib"]
+    assert planned.plan(micro, least * 1.001, QUIET)["others"] == []
+    starved = planned.plan(micro, 1e-3, QUIET)
+    assert starved["chosen"] is None and [row["name"] for row in starved["others"]][1:] == [
+        "half-grid",
+        "half-images",
+    ]
 
 
 def test_an_old_torch_is_refused_with_another_way(monkeypatch):

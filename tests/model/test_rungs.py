@@ -5,32 +5,22 @@ import copy
 import numpy as np
 import pytest
 import torch
+from small_base import small
 from torch import nn
 
 from bevformer.config import override, preset
 from bevformer.detector import build_model
 from bevformer.errors import ConfigError
-from bevformer.ledger import CHANGES, IDENTICAL, ROUNDING
+from bevformer.ledger import CHANGES, IDENTICAL, ROUNDING, STATISTICS
 from bevformer.nominal import image_size, nominal_sample
-from bevformer.rungs import LADDER, apply_rungs, rungs_for, rungs_up_to
+from bevformer.rungs import LADDER, apply_rungs, other_models, rungs_for, rungs_up_to
 
-SMALL_BASE = [  # every kind of layer of the base model: DCNv2, four levels, history, dropout, GridMask
-    "backbone.depth=50", "backbone.frozen_stages=1", "data.scale=0.06", "data.queue_length=2",
-    "transformer.embed_dims=32", "transformer.ffn_dims=64", "transformer.num_heads=4",
-    "encoder.bev_h=10", "encoder.bev_w=12", "encoder.num_layers=2", "decoder.num_layers=2",
-    "head.num_query=12", "head.max_per_img=12",
-]  # fmt: skip
 EXACT = [rung.name for rung in rungs_up_to(IDENTICAL)]
-
-
-def small(name):
-    options = [*SMALL_BASE, "backbone.dcn_backend=reference"] if name == "bevformer_base" else []
-    return override(preset(name), options)
 
 
 @pytest.fixture(scope="module")
 def base():
-    return lively(build_model(small("bevformer_base")))
+    return lively(build_model(small()))
 
 
 def lively(model):
@@ -104,6 +94,22 @@ def test_weights_keys_and_modes_stay(base):
 def test_rungs_without_use_are_left_out():
     tiny = {rung.name for rung in rungs_for(build_model(preset("bevformer_micro")), CHANGES)}
     assert "dcn-taps" not in tiny and "frozen-norms" not in tiny and {"encoder-layers", "bf16"} <= tiny
+
+
+def test_a_batch_as_ranks_of_one_sample_has_its_gradient():
+    options = [f"schedule.{key}" for key in ("samples_per_gpu=2", "world_size=4")]
+    single = other_models(override(preset("bevformer_micro"), options))[0]
+    assert single.effect == STATISTICS
+    assert single.cfg_options == ("schedule.samples_per_gpu=1", "schedule.world_size=8")
+    model = lively(build_model(preset("bevformer_micro")))  # no dropout, no GridMask
+    samples = [nominal_sample(model.config, image_size(model.config), seed=10 * at) for at in range(2)]
+    (sum(model.loss(samples, None, 64.0).values()) / 4).backward()
+    batch = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    model.zero_grad()
+    for each in samples:  # eight ranks: half as many positives each
+        (sum(model.loss(each, None, 32.0).values()) / 8).backward()
+    single = [p.grad for p in model.parameters() if p.requires_grad]
+    assert all((a - b).norm() <= 1e-4 * a.norm() for a, b in zip(batch, single))
 
 
 def test_the_ladder_goes_from_mild_to_strong_and_every_rung_is_its_own():
