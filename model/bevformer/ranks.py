@@ -19,7 +19,7 @@ import re
 import signal
 import sys
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 from torch import nn
@@ -66,6 +66,14 @@ class Ranks:
         self._reduce(tensor)
         return [float(number) for number in tensor.cpu()]
 
+    def gather(self, value: Any) -> List[Any]:
+        """Everybody's value, by process; plain data."""
+        if self.processes == 1:
+            return [value]
+        values: List[Any] = [None] * self.processes
+        self._together(lambda: torch.distributed.all_gather_object(values, value))
+        return values
+
     def sum_gradients(self, model: nn.Module) -> None:
         """Each parameter's gradient becomes its sum over all processes; one that none has stays None."""
         if self.processes == 1:
@@ -100,8 +108,11 @@ class Ranks:
             )
 
     def _reduce(self, tensor: torch.Tensor) -> None:
+        self._together(lambda: torch.distributed.all_reduce(tensor))
+
+    def _together(self, act: Callable[[], Any]) -> None:
         try:
-            torch.distributed.all_reduce(tensor)
+            act()
         except RuntimeError as error:
             first = re.sub(r"^\[[^\]]*\] ", "", str(error).strip().split("\n")[0])
             raise ChildError(

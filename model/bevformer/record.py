@@ -141,7 +141,9 @@ class RunKeeper:
         job: Training,
         init: Optional[Dict[str, Any]] = None,
         preflight: Optional[Dict[str, Any]] = None,
+        hosts: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        """hosts: what each process of several runs on."""
         self.path = os.path.join(options.work_dir, "run.json")
         self.work_dir, self._device, self._ranks = options.work_dir, job.device, job.ranks
         self._start_s, self._start_cpu_s = time.monotonic(), time.process_time()
@@ -149,6 +151,8 @@ class RunKeeper:
             config, options, job.device, init, job.ranks, job.scale.precision, job.memory.entries
         )
         self._session = _session(options, job, preflight)
+        if len(hosts) > 1:
+            self._session["hosts"] = [dict(host) for host in hosts]
         resumes = bool(job.first_step or options.resume)
         self._earlier = (read_record(self.path) if resumes else None) or {}
         earlier = list(self._earlier.get("sessions") or [])

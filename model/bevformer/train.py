@@ -254,7 +254,7 @@ def _run_ranks(
     check_precision(resumed, precision)
     if options.deterministic:
         require_repeatable_kernels()
-    importlib.import_module("scipy.optimize")  # now: where memory is full, a library cannot be loaded any more
+    importlib.import_module("scipy.optimize")  # now: where memory is full, no library can be loaded
     seed_weights(seed)
     model = build(config).to(device)
     init = _load_weights(model, resumed, options, talk)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from typing import Any, Dict, Mapping, Optional
 
 from . import record
@@ -46,6 +47,7 @@ def train_into(
     )
     by_epoch = not config.schedule.max_steps
     keep = keep_last_of(options.keep_last, by_epoch)
+    hosts = job.ranks.gather(dict(record.host_summary(job.device), node=platform.node()))
     saver = Saver(options.work_dir, meta, by_epoch, job.order, job.ranks.leads, keep, talk.note)
     if not job.ranks.leads:
         return _follow(job, saver, talk, validator)
@@ -53,7 +55,7 @@ def train_into(
     write_atomically(os.path.join(options.work_dir, "config.json"), config_text + "\n")
     if options.frames:
         write_frames(options.work_dir, options.frames)
-    keeper = record.RunKeeper(config, options, job, init, checked)
+    keeper = record.RunKeeper(config, options, job, init, checked, hosts)
     said = checked["entries"] if checked else []  # by the preflight
     for entry in (entry for entry in keeper.ledger if entry not in said):
         talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))

@@ -376,6 +376,7 @@ def test_when_one_process_runs_out_all_fall_back_together(tmp_path):
     assert "process 1 has none left" in entries[0]["why"]
     records = [run_json(tmp_path / name) for name in ("fallen", "begun")]
     assert records[0]["weights_digest"] == records[1]["weights_digest"]
+    assert len(records[0]["sessions"][0]["hosts"]) == 2
 
 
 @pytest.mark.slow
