@@ -1,6 +1,6 @@
 """Hostile archives through every data command that reads archives: nothing outside its target is touched.
 
-Tries: 7 kinds of hostile members, 3 forms of archive, each of 12 commands; a bomb of each form; `bench` once
+Tries: 7 kinds of hostile members, 3 forms of archive, each of 11 commands; a bomb of each form; `bench` once
 more, where there is enough to measure. `convert` reads infos: test_hostile_infos.py.
 """
 
