@@ -1,7 +1,8 @@
 """`python -m bevformer.bench_memory`: predicted memory of a training step, rung by rung, and how it compares
 with what the CPU's allocator gave out in real steps.
 
-    python -m bevformer.bench_memory [--presets NAME...] [--calibrate NAME...] [--out FILE]
+    python -m bevformer.bench_memory [--presets NAME...] [--calibrate NAME...] [--cfg-options K=V...]
+                                     [--out FILE]
 
 Predictions need no memory; calibration does (tiny: 4 GB).  Writes JSON to --out, else to stdout; presets that
 are not asked for stay as they are in FILE.
@@ -19,7 +20,7 @@ from torch import nn
 
 from .allocated import allocated_peak_b
 from .atomic import write_atomically
-from .config import Config, preset
+from .config import Config, override, preset
 from .detector import build_model
 from .nominal import image_size, nominal_sample
 from .plan import GIB, Ghost, plan
@@ -43,6 +44,7 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     parser = argparse.ArgumentParser(prog="bench_memory", description="Predicted and allocated memory.")
     parser.add_argument("--presets", nargs="*", default=PRESETS, metavar="NAME")
     parser.add_argument("--calibrate", nargs="*", default=CALIBRATED, metavar="NAME")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="for all of them")
     parser.add_argument("--out", metavar="FILE", help="default: stdout")
     args = parser.parse_args(argv)
     torch.manual_seed(0)
@@ -51,10 +53,13 @@ def main(argv: Sequence[str], talk: Talk) -> int:
         with open(args.out) as file:
             result = json.load(file)
     for name in args.presets:
-        result["ladder_gib"][name] = dict(ladder(preset(name), talk), **_made())
+        config = override(preset(name), args.cfg_options)
+        result["ladder_gib"][" ".join([name, *args.cfg_options])] = dict(ladder(config, talk), **_made())
         _write(result, args.out)
     for name in args.calibrate:
-        result["calibration"][name] = dict(_made(), rows=calibration(preset(name), talk))
+        config = override(preset(name), args.cfg_options)
+        rows = calibration(config, talk)
+        result["calibration"][" ".join([name, *args.cfg_options])] = dict(_made(), rows=rows)
         _write(result, args.out)
     return 0
 

@@ -79,9 +79,11 @@ def test_the_peak_is_that_of_a_real_step_with_and_without_rungs(rungs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bevformer_micro", "bevformer_tiny"])
-def test_every_rung_takes_what_the_cpus_allocator_gives_out(name):
-    for row in calibration(preset(name), QUIET):
+@pytest.mark.parametrize(
+    "config", [preset("bevformer_micro"), override(preset("bevformer_tiny"), ["data.scale=0.25"])]
+)
+def test_every_rung_takes_what_the_cpus_allocator_gives_out(config):
+    for row in calibration(config, QUIET):
         assert row["ratio"] == pytest.approx(1.0, abs=0.1), row
 
 
@@ -168,7 +170,7 @@ def test_an_old_torch_is_refused_with_another_way(monkeypatch):
 
 def test_the_verb_takes_presets_and_overrides_and_refuses_unknown_ones(capsys):
     assert (
-        planned.main(["bevformer_micro", "--cfg-options", "head.num_query=40", "head.max_per_img=40"], QUIET)
+        planned.main(["bevformer_micro", "--limit-gib", "9", "--cfg-options", "head.max_per_img=40"], QUIET)
         == 0
     )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["config"] == "bevformer_micro"
