@@ -140,7 +140,7 @@ def test_killed_before_any_operation_on_a_file_it_ends_the_same():
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(HERE.parents[1] / "model"), str(HERE)]))
     done = subprocess.run(
         [sys.executable, str(HERE / "crash_points.py")],
-        env=dict(env, OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300,
+        env=dict(env, OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     killed, distinct = map(int, done.stdout.split()[-2:])
