@@ -38,8 +38,9 @@ ERRORS: dict[int, type[UserError]] = {
 
 SIGNAL_HINTS = {
     "SIGILL": "The CPU lacks an instruction (often AVX) that a library was built for: run `bevrepro doctor`.",
-    "SIGKILL": "Most often the system ran out of memory and ended it: look at `dmesg | tail`, close programs, "
-    "let `train` begin with --memory encoder-layers,backbone-blocks, or give a smaller configuration.",
+    "SIGKILL": "Most often the system ran out of memory and ended it: look at `dmesg | tail`, close "
+    "programs, let `train` begin with --memory encoder-layers,backbone-blocks, or give a smaller "
+    "configuration.",
     "SIGSEGV": "A native library crashed: run `bevrepro doctor`, and the same command with --debug.",
     "SIGBUS": "A mapped file became shorter or /dev/shm is full: check the disk and `df -h /dev/shm`.",
     "SIGABRT": "A native library gave up: the same command with --debug shows what it said.",
