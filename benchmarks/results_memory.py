@@ -14,7 +14,6 @@ import json
 import math
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -156,7 +155,9 @@ def score(scratch: Path, samples: int, boxes: int) -> Iterator[None]:
 
 
 def peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Of this program alone: getrusage's peak is that of the parent too, which survives exec."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
 
 def run_step(name: str, scratch: Path, samples: int, boxes: int) -> None:
@@ -194,6 +195,8 @@ def main() -> None:
     if not (args.scratch / "tables").exists():
         make_tables(args.scratch / "tables" / "v1.0-trainval", args.samples)
     steps = {name: measured(name, args) for name in args.steps}
+    if args.json and args.json.exists():  # of other steps, made before
+        steps = {**json.loads(args.json.read_text())["steps"], **steps}
     report = dict(
         note=args.note,
         machine=dict(cpus=len(os.sched_getaffinity(0)), python=platform.python_version()),
