@@ -80,7 +80,7 @@ def test_the_peak_is_that_of_a_real_step_with_and_without_rungs(rungs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config", [preset("bevformer_micro"), override(preset("bevformer_tiny"), ["data.scale=0.25"])]
+    "config", [preset("bevformer_micro"), override(preset("bevformer_tiny"), ["data.scale=0.25"]), small()]
 )
 def test_every_rung_takes_what_the_cpus_allocator_gives_out(config):
     for row in calibration(config, QUIET):
