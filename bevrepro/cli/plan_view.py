@@ -28,7 +28,7 @@ def lines(result: dict[str, Any], judgement: Judgement, pace: Pace | None = None
         "",
         *textwrap.wrap(f"{memory['measured']} {memory['not_included']}", WIDTH),
         "",
-        *textwrap.wrap(_verdict(result, judgement), WIDTH),
+        *textwrap.wrap(_verdict(result, judgement), WIDTH, break_on_hyphens=False),
         *(["", *_time(result, pace)] if pace else []),
     ]
 
@@ -111,6 +111,8 @@ def _time(result: dict[str, Any], pace: Pace) -> list[str]:
     said += f" for the recipe's {samples} samples"
     if "CPU" not in pace.device:
         said += f" on one, {_days(many)} on {MANY} (if loading keeps up)"
+    if result["chosen"] and not result.get("pace"):
+        said += "; without the chosen rungs, which run parts of a step again"
     return textwrap.wrap(f"{said}. Evidence: {pace.evidence}.", WIDTH)
 
 
