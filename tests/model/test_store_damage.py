@@ -158,6 +158,7 @@ def test_names_outside_ascii_and_sizes_in_pax_headers_are_read(opened):
         (zip_bytes({}), "holds no files"),
         (tar_bytes({}, "w:gz"), "holds no files"),
     ],
+    ids=["empty", "text", "zeros", "gzip's first bytes", "zip", "tgz"],
 )
 def test_what_is_no_archive_is_refused(opened, data, match):
     refused(opened, "a.tar", data, match)
