@@ -2,7 +2,8 @@
 
 import sys
 
-from bevrepro.drive.demo import Step, Summary
+from bevrepro.drive.demo import Summary
+from bevrepro.drive.steps import Step
 
 CLAIM = "not the demo's claim: it shows that the model learns, not that it generalises"
 

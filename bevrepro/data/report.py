@@ -257,22 +257,8 @@ def _tables(version: str, census: Mapping[str, Any], synthetic: bool) -> Iterato
             "Such a name points outside the data.",
             "Do not use these tables.",
         )
-    row, rows = _official(version), census["rows"]
-    singular = {"scenes": "scene", "samples": "sample"}
-    counted = {what: rows.get(singular.get(what, what)) for what in COUNTED}
-    differ = [
-        f"{count:,} {what} (published: {row[what]:,})"
-        for what, count in counted.items()
-        if count is not None and row.get(what, count) != count
-    ]
-    if differ and not census["broken"]:
-        judge_as = _info if synthetic else _warn
-        yield judge_as(
-            "table-counts",
-            f"{version} has {', '.join(differ)}",
-            "A partial or a synthetic set: its metrics cannot be compared with published ones.",
-        )
-    samples = rows.get("sample")
+    yield from _counts(version, census, synthetic)
+    samples = census["rows"].get("sample")
     uneven = {name: count for name, count in census["keyframes"].items() if count != samples}
     if samples and uneven:
         name, count = sorted(uneven.items())[0]
@@ -288,6 +274,24 @@ def _tables(version: str, census: Mapping[str, Any], synthetic: bool) -> Iterato
             f"{version}: {census['maps_missing'][0]} is not there",
             "nuScenes' devkit refuses to open the set without its maps.",
             f"They come from {meta}.",
+        )
+
+
+def _counts(version: str, census: Mapping[str, Any], synthetic: bool) -> Iterator[Finding]:
+    row, rows = _official(version), census["rows"]
+    singular = {"scenes": "scene", "samples": "sample"}
+    counted = {what: rows.get(singular.get(what, what)) for what in COUNTED}
+    differ = [
+        f"{count:,} {what} (published: {row[what]:,})"
+        for what, count in counted.items()
+        if count is not None and row.get(what, count) != count
+    ]
+    if differ and not census["broken"]:
+        judge_as = _info if synthetic else _warn
+        yield judge_as(
+            "table-counts",
+            f"{version} has {', '.join(differ)}",
+            "A partial or a synthetic set: its metrics cannot be compared with published ones.",
         )
 
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bevrepro.core.errors import ConfigError, DataError, UserError
+from bevrepro.core.errors import ConfigError, DataError
 from bevrepro.core.paths import atomic_write_text
 from bevrepro.drive.launch import Interrupted, target_python
+from bevrepro.drive.steps import Invoke, Step, run_step
 
 CONFIG = "bevformer_micro"
 RECIPE_STEPS = 1400
 WARMUP_SHARE = 0.03  # of the steps (facts: micro.md)
 STATE = "demo.json"
 AGAIN = "Start the same demo again: it goes on where it stopped."
-Invoke = Callable[[list[str]], int]
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,6 @@ class Demo:
     @property
     def work_dir(self) -> Path:
         return self.out / "work_dirs" / CONFIG
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command. `may_find`: exit code 1 (findings) is no reason to stop."""
-
-    title: str
-    argv: tuple[str, ...]
-    may_find: bool = False
-
-    @property
-    def text(self) -> str:
-        """As it can be pasted."""
-        return shlex.join(["bevrepro", *self.argv])
 
 
 @dataclass(frozen=True)
@@ -198,17 +184,10 @@ def _drawings(work: Path, data: tuple[str, ...], tokens: Callable[[Path], list[s
 
 
 def _run(step: Step, invoke: Invoke, voice: Voice) -> dict[str, Any]:
-    started_s = time.monotonic()
-    code = invoke(list(step.argv))
-    if code and not (step.may_find and code == 1):
-        failure = UserError(
-            f"`{step.text}` ended with exit code {code}", do="Run it alone; what it printed is above."
-        )
-        failure.exit_code = code
-        raise failure
-    if code:
+    ran = run_step(step, invoke)
+    if ran["exit_code"]:
         voice.say("The doctor found something that may fail later; the demo goes on to see.")
-    return {"text": step.text, "seconds": round(time.monotonic() - started_s, 2), "exit_code": code}
+    return ran
 
 
 def _unmount_leftover(demo: Demo, invoke: Invoke, voice: Voice) -> None:

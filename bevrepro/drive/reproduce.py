@@ -6,7 +6,6 @@ reproduce.json, so the same command goes on where it stopped; `start` begins aga
 
 import json
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,9 +15,10 @@ from bevrepro.core.errors import CheckpointError, ConfigError, DataError, UserEr
 from bevrepro.core.paths import atomic_write_text
 from bevrepro.drive import evidence
 from bevrepro.drive.causes import Evidence, causes_of
-from bevrepro.drive.demo import Invoke, Step, Voice
+from bevrepro.drive.demo import Voice
 from bevrepro.drive.launch import target_python
 from bevrepro.drive.recipes import EVAL, TRAIN, Recipe
+from bevrepro.drive.steps import Invoke, Step, run_step
 from bevrepro.drive.verdict import Verdict, judge
 
 STEPS = ("doctor", "env", "data", "weights", "train", "eval", "compare")
@@ -200,7 +200,7 @@ def _steps(wish: Wish, state: State, invoke: Invoke, voice: Voice) -> Evidence |
                 return stop
         state.doing = name
         voice.step(number, len(asked), step)
-        state.commands.append(_run(step, invoke))
+        state.commands.append(run_step(step, invoke))
         if number == len(asked) or asked[number][0] != name:
             state.done.append(name)
         if name == "eval":
@@ -308,15 +308,3 @@ def _keep(wish: Wish, state: State) -> None:
     atomic_write_text(wish.work_dir / STATE, json.dumps(asdict(state), indent=1) + "\n")
     ran = {"commands": state.commands}
     atomic_write_text(wish.page_dir / "commands.json", json.dumps(ran, indent=1) + "\n")
-
-
-def _run(step: Step, invoke: Invoke) -> dict[str, Any]:
-    started_s = time.monotonic()
-    code = invoke(list(step.argv))
-    if code and not (step.may_find and code == 1):
-        failure = UserError(
-            f"`{step.text}` ended with exit code {code}", do="Run it alone; what it printed is above."
-        )
-        failure.exit_code = code
-        raise failure
-    return {"text": step.text, "seconds": round(time.monotonic() - started_s, 2), "exit_code": code}

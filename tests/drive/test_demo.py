@@ -8,8 +8,9 @@ import pytest
 from bevrepro.core.errors import ConfigError, UserError
 from bevrepro.data import status
 from bevrepro.drive import demo as demo_module
-from bevrepro.drive.demo import RECIPE_STEPS, Demo, Step, run_demo, steps_of
+from bevrepro.drive.demo import RECIPE_STEPS, Demo, run_demo, steps_of
 from bevrepro.drive.launch import Interrupted
+from bevrepro.drive.steps import Step
 
 
 class Voice:

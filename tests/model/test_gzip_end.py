@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from packed import FILES, tar_bytes  # noqa: E402
 
-from bevformer.data import gzip_end, repack  # noqa: E402
+from bevformer.data import gzip_end, repack, repack_job  # noqa: E402
 from bevformer.data.archive_pass import nothing, pass_through  # noqa: E402
 from bevformer.data.store import open_store  # noqa: E402
 from bevformer.errors import DataError  # noqa: E402
@@ -37,7 +37,7 @@ def test_zeros_behind_it_are_passed_over(opened, tmp_path, data, zeros):
     assert {name: store.read(name) for name in store.names()} == FILES
     path = str(tmp_path / "a.tgz")
     assert set(pass_through(path, "tgz", nothing(), True, lambda done: None).names) == set(FILES)
-    repack.repack(repack.plan(path, str(tmp_path / "out"), False), False, lambda *told: None)
+    repack.repack(repack_job.plan(path, str(tmp_path / "out"), False), False, lambda *told: None)
     assert set(open_store([str(tmp_path / "out/a.tar")]).names()) == set(FILES)
 
 

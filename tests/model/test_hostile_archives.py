@@ -20,7 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from packed import make, tar_bytes  # noqa: E402
 
-from bevformer.data import repack, seek_points  # noqa: E402
+from bevformer.data import repack, repack_job, seek_points  # noqa: E402
 from bevformer.data.store import open_store  # noqa: E402
 from bevformer.errors import DataError  # noqa: E402
 
@@ -75,7 +75,7 @@ def through(door, archive, out):
     if door == "reader":
         store = open_store([str(archive)])
     else:
-        job = repack.plan(str(archive), str(out), door == "thinned")
+        job = repack_job.plan(str(archive), str(out), door == "thinned")
         repack.repack(job, False, lambda *told: None)
         with tarfile.open(job.out) as tar:
             assert all(member.isreg() or member.isdir() for member in tar)

@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from packed import make  # noqa: E402
 
-from bevformer.data import gzip_tar, repack, repack_main  # noqa: E402
+from bevformer.data import gzip_tar, repack, repack_job, repack_main  # noqa: E402
 from bevformer.data.store import open_store  # noqa: E402
 from bevformer.errors import DataError, DiskError  # noqa: E402
 
@@ -56,7 +56,7 @@ def tgz(tmp_path, whole):
 
 
 def run(tgz, out, keyframes_only=False, reread=False):
-    job = repack.plan(str(tgz), str(out), keyframes_only)
+    job = repack_job.plan(str(tgz), str(out), keyframes_only)
     return repack.repack(job, reread, lambda *told: None)
 
 
@@ -82,7 +82,7 @@ def test_keyframes_only_leaves_sweeps_out_and_says_so_in_the_name(tgz, tmp_path)
     made = tmp_path / "out/v1.0-trainval01_keyframes.tar"
     assert content(made) == {name: data for name, data in FILES.items() if not name.startswith("sweeps")}
     assert (receipt["files"], receipt["left_out"]) == (22, 20)
-    again = repack.plan(str(made), str(tmp_path / "more"), True)  # a plain .tar can be thinned too
+    again = repack_job.plan(str(made), str(tmp_path / "more"), True)  # a plain .tar can be thinned too
     assert repack.repack(again, False, lambda *told: None)["files"] == 22
 
 
@@ -233,7 +233,7 @@ def test_several_gzip_members_become_one_tar(tmp_path):
 
 
 def test_two_runs_at_once_do_not_write_into_each_other(tgz, tmp_path):
-    job = repack.plan(str(tgz), str(tmp_path), False)
+    job = repack_job.plan(str(tgz), str(tmp_path), False)
     with open(job.part, "wb") as other:
         repack.fcntl.flock(other.fileno(), repack.fcntl.LOCK_EX)
         with pytest.raises(DataError, match="another run"):
@@ -242,7 +242,7 @@ def test_two_runs_at_once_do_not_write_into_each_other(tgz, tmp_path):
 
 def test_a_link_in_place_of_the_part_is_not_followed(tgz, tmp_path):
     (tmp_path / "precious").write_text("mine")
-    job = repack.plan(str(tgz), str(tmp_path / "out"), False)
+    job = repack_job.plan(str(tgz), str(tmp_path / "out"), False)
     (tmp_path / "out").mkdir()
     os.symlink(tmp_path / "precious", job.part)
     with pytest.raises((DataError, DiskError, OSError)):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import zlib
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from bevformer.atomic import write_atomically
 from bevformer.errors import DataError, DiskError
@@ -20,146 +20,12 @@ from bevformer.errors import DataError, DiskError
 from . import gzip_tar, seek_points
 from .gzip_end import BOMB_BYTES, BOMB_RATIO, bomb, damaged
 from .index_cache import Index, stamp_of
-from .tar_index import BLOCK, REDO, Scanner, Source, looks_like_tar
+from .repack_job import RECORD, Job, finished, identity, is_wanted, loaded, size_of
+from .tar_index import BLOCK, REDO, Scanner, Source
 
 CHECKPOINT_BYTES = 64 << 20
-RECORD = 10240  # tar pads its end to this
-SPARE_BYTES = 16 << 20
 _CHUNK = 1 << 20
 OnProgress = Callable[[str, int, int], None]  # what, bytes done, bytes in all
-
-
-class Job(NamedTuple):
-    """One archive and what it becomes.  expected_bytes: of the result; exact where an index is known."""
-
-    source: str
-    out: str
-    keyframes_only: bool
-    is_gzip: bool
-    expected_bytes: int
-
-    @property
-    def part(self) -> str:
-        return _beside(self.out, ".part")
-
-    @property
-    def state(self) -> str:
-        return _beside(self.out, ".state")
-
-    @property
-    def receipt(self) -> str:
-        return _beside(self.out, ".repacked.json")
-
-
-def _beside(out: str, ending: str) -> str:
-    folder, name = os.path.split(out)
-    return os.path.join(folder, "." + name + ending)
-
-
-def plan(source: str, folder: str, keyframes_only: bool) -> Job:
-    """Raises DataError for what is no .tgz or .tar, or would be written over itself."""
-    try:
-        with open(source, "rb") as file:
-            head = file.read(BLOCK)
-    except OSError as error:
-        raise DataError("cannot read %s: %s" % (source, error.strerror), do="Check the path.") from error
-    is_gzip = head[:2] == b"\x1f\x8b"
-    if not is_gzip and not looks_like_tar(head):
-        raise DataError("%s is neither a .tgz nor a .tar" % source, do="Name the archives as downloaded.")
-    out = os.path.join(os.path.realpath(folder), _name(source, keyframes_only))
-    if not is_gzip and not keyframes_only:
-        raise DataError("%s is a plain .tar already" % source, do="Use it as it is, or add --keyframes-only.")
-    if os.path.exists(out) and os.path.samefile(out, source):
-        raise DataError("%s would be written over itself" % source, do="Name another folder with --out.")
-    return Job(
-        os.path.realpath(source), out, keyframes_only, is_gzip, _expected(source, is_gzip, keyframes_only)
-    )
-
-
-def _name(source: str, keyframes_only: bool) -> str:
-    stem = os.path.basename(source)
-    for ending in (".tar.gz", ".tgz", ".tar", ".gz"):
-        if stem.lower().endswith(ending):
-            stem = stem[: -len(ending)]
-            break
-    if keyframes_only and "keyframes" not in stem:
-        stem = stem.replace("_blobs", "_keyframes") if "_blobs" in stem else stem + "_keyframes"
-    return stem + ".tar"
-
-
-def is_wanted(name: str, keyframes_only: bool) -> bool:
-    """nuScenes keeps keyframes in samples/ and what was recorded between them in sweeps/."""
-    return not (keyframes_only and (name + "/").startswith("sweeps/"))
-
-
-def _expected(source: str, is_gzip: bool, keyframes_only: bool) -> int:
-    size = os.path.getsize(source)
-    index = gzip_tar.cached(source) if is_gzip else None
-    if index is not None and keyframes_only:
-        rows = zip(index.members, index.members.sizes)
-        kept = [_padded(size) + BLOCK for name, size in rows if is_wanted(name, True)]
-        return sum(kept) + RECORD
-    if index is not None:
-        return index.total_bytes
-    if not is_gzip or size < 18:
-        return size
-    with open(source, "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        said = int.from_bytes(file.read(4), "little")  # of the content, modulo 4 GiB
-    while said < size * 0.97:  # pictures hardly shrink; tables shrink, but are small
-        said += 1 << 32
-    return said if said < 1.5 * size + BOMB_BYTES else size  # several members: only the last one is known
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
-
-
-def check_room(jobs: List[Job], folder: str) -> None:
-    """DiskError, before anything is written, when the results cannot fit."""
-    there = folder
-    while not os.path.isdir(there):
-        there = os.path.dirname(os.path.abspath(there))
-    found = os.statvfs(there)
-    free = found.f_bavail * found.f_frsize
-    needed = sum(max(0, job.expected_bytes - _size(job.part)) for job in jobs if not finished(job))
-    if needed and needed + SPARE_BYTES > free:
-        raise DiskError(
-            "%s has %.1f GB free, the results need about %.1f GB" % (there, free / 1e9, needed / 1e9),
-            "Nothing was written.",
-            "Free some space, name another folder with --out, or add --keyframes-only.",
-        )
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
-
-
-def _loaded(path: str) -> Dict[str, Any]:
-    """A small JSON of ours; {} when it is not there or not whole."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def finished(job: Job) -> Dict[str, Any]:
-    """The receipt of a result that is there and of this very archive, else {}."""
-    for path in (job.receipt, job.state):  # a run killed between its last two steps left the latter
-        found = _loaded(path)
-        if found.get("done") is True and found.get("of") == _identity(job):
-            if _size(job.out) == found.get("out_bytes") and not os.path.exists(job.part):
-                return found
-    return {}
-
-
-def _identity(job: Job) -> List[Any]:
-    return [job.source, *stamp_of(os.stat(job.source)), job.keyframes_only]
 
 
 class _Content(Source):
@@ -374,7 +240,7 @@ def _drop(job: Job) -> None:
 
 def _full(job: Job, part: Any, error: BaseException) -> DiskError:
     """Back to the last checkpoint: from there the next run goes on."""
-    good = _loaded(job.state).get("out_bytes", 0)
+    good = loaded(job.state).get("out_bytes", 0)
     part.truncate(good)
     if not good:
         _drop(job)
@@ -419,9 +285,9 @@ def _write(job: Job, part: Any, on_progress: OnProgress) -> Dict[str, Any]:
 
 def _resumed(job: Job, part: Any, on_progress: OnProgress) -> Dict[str, Any]:
     """The state of an earlier run whose bytes are still what it says; else a new one, and an empty .part."""
-    state, fresh = _loaded(job.state), {"of": _identity(job), "resumed_at_bytes": 0}
+    state, fresh = loaded(job.state), {"of": identity(job), "resumed_at_bytes": 0}
     good = state.get("out_bytes")
-    if state.get("of") == fresh["of"] and isinstance(good, int) and 0 < good <= _size(job.part):
+    if state.get("of") == fresh["of"] and isinstance(good, int) and 0 < good <= size_of(job.part):
         digest = _digest_of(job.part, good, lambda done: on_progress("check %s" % job.part, done, good))
         if digest.hexdigest() == state.get("sha256"):
             part.truncate(good)
@@ -488,7 +354,7 @@ def _compare_again(job: Job, state: Dict[str, Any], on_progress: OnProgress) -> 
         os.close(fd)
     size = state["out_bytes"]
     digest = _digest_of(job.part, size, lambda done: on_progress("read back %s" % job.out, done, size))
-    if digest.hexdigest() != state["sha256"] or _size(job.part) != size:
+    if digest.hexdigest() != state["sha256"] or size_of(job.part) != size:
         raise DataError(
             "%s reads back different from what was written" % job.part,
             "The disk or the memory is at fault.",

@@ -8,7 +8,8 @@ from typing import Any, Dict, List
 from bevformer.errors import DataError
 from bevformer.talk import Talk
 
-from .repack import Job, check_room, finished, plan, repack
+from .repack import repack
+from .repack_job import Job, check_room, finished, plan
 
 
 def parser() -> argparse.ArgumentParser:
