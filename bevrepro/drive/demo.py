@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bevrepro.core.errors import ConfigError, DataError
 from bevrepro.core.paths import atomic_write_text
 from bevrepro.drive.launch import Interrupted, target_python
-from bevrepro.drive.steps import Invoke, Step, run_step
+from bevrepro.drive.steps import Invoke, Step, Voice, run_step
 
 CONFIG = "bevformer_micro"
 RECIPE_STEPS = 1400
@@ -54,14 +54,6 @@ class Summary:
     steps: int
     seconds: float
     report: Path
-
-
-class Voice(Protocol):
-    """Who is told what happens: `cli/demo_view.py`, or a test."""
-
-    def step(self, number: int, total: int, step: Step) -> None: ...
-
-    def say(self, text: str) -> None: ...
 
 
 def usable_gpus() -> int:

@@ -15,10 +15,9 @@ from bevrepro.core.errors import CheckpointError, ConfigError, DataError, UserEr
 from bevrepro.core.paths import atomic_write_text
 from bevrepro.drive import evidence
 from bevrepro.drive.causes import Evidence, causes_of
-from bevrepro.drive.demo import Voice
 from bevrepro.drive.launch import target_python
 from bevrepro.drive.recipes import EVAL, TRAIN, Recipe
-from bevrepro.drive.steps import Invoke, Step, run_step
+from bevrepro.drive.steps import Invoke, Step, Voice, run_step
 from bevrepro.drive.verdict import Verdict, judge
 
 STEPS = ("doctor", "env", "data", "weights", "train", "eval", "compare")

@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bevrepro.core.errors import UserError
 
@@ -23,6 +23,14 @@ class Step:
     def text(self) -> str:
         """As it can be pasted."""
         return shlex.join(["bevrepro", *self.argv])
+
+
+class Voice(Protocol):
+    """Who is told what happens: `cli/demo_view.py`, or a test."""
+
+    def step(self, number: int, total: int, step: Step) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 def run_step(step: Step, invoke: Invoke) -> dict[str, Any]:
