@@ -13,9 +13,9 @@ from typer import Exit, Option, Typer
 
 from bevrepro import __version__
 from bevrepro.cli import compare, data, doctor, env, patch, plan, replay, reproduce, run, weights
+from bevrepro.core import interrupts
 from bevrepro.core.errors import DiskError, UserError
 
-INTERRUPTED = 130
 INTERNAL = 70  # EX_SOFTWARE: our mistake, not the user's
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _invoke(args)
     except KeyboardInterrupt:
-        return _say_interrupted()
+        return interrupts.say()
     except Exception as error:
         if debug:
             import traceback
@@ -102,7 +102,7 @@ def _invoke(args: list[str]) -> int:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         # typer turns a KeyboardInterrupt into a silent 130.
-        return _say_interrupted() if code == INTERRUPTED else code
+        return interrupts.say() if code == interrupts.INTERRUPTED else code
     return 0
 
 
@@ -130,11 +130,6 @@ def _tolerate_narrow_encodings() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def _say_interrupted() -> int:
-    print("\nInterrupted. What was finished before is whole.", file=sys.stderr)
-    return INTERRUPTED
 
 
 def _print_error(error: UserError) -> None:

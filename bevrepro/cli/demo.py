@@ -33,7 +33,8 @@ def demo(
 
 def _invoke(argv: list[str]) -> int:
     """One command through the real command line, in this process; errors and Ctrl-C come back as they are."""
-    from bevrepro.cli import INTERRUPTED, app
+    from bevrepro.cli import app
+    from bevrepro.core.interrupts import INTERRUPTED
 
     try:
         app(args=argv, prog_name="bevrepro")

@@ -1,4 +1,4 @@
-"""Ctrl-C that Python itself would lose.
+"""Ctrl-C that Python itself would lose, or answer with a traceback.
 
 A KeyboardInterrupt that falls into a callback (of a weak reference, as every import has one, or `__del__`) is
 printed and dropped, and the command simply goes on. Here it comes again a moment later.
@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 AGAIN_AFTER_S = 0.02
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 def keep() -> None:
@@ -25,6 +26,23 @@ def keep() -> None:
         again.start()
 
     sys.unraisablehook = hook
+
+
+def say() -> int:
+    """The sentence of a command that was interrupted, and its exit code."""
+    print("\nInterrupted. What was finished before is whole.", file=sys.stderr)
+    return INTERRUPTED
+
+
+def settle() -> None:
+    """The exit code is known: nothing changes it any more. For the end of a program.
+
+    While Python ends, SIGINT has its default action again and would kill it without a word. And CPython ends
+    itself by SIGINT where a KeyboardInterrupt has passed an `exec` of a string (a dataclass is made by one),
+    though it was caught; the next `exec` takes that mark away (Python/pythonrun.c, run_eval_code_obj).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exec("0")
 
 
 def _interrupt() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 OURS = "bevrepro"  # the fsname given to every mount of ours
 MOUNTINFO = Path("/proc/self/mountinfo")
 ANSWERS_WITHIN_S = 5.0
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED)  # what a read says once the program is gone, and while it goes
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def real(path: Path) -> Path:
 
 def is_dead(mountpoint: Path) -> bool:
     """Whether the program behind a FUSE mount is gone: all access gives errno 107, exists() says False."""
-    return _answer(mountpoint) in (errno.ENOTCONN, errno.ECONNABORTED)
+    return _answer(mountpoint) in DEAD
 
 
 def is_stuck(mountpoint: Path) -> bool:

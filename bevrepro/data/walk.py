@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bevrepro.core.errors import DataError
 from bevrepro.data import remembered, roots
+from bevrepro.data.mountinfo import DEAD
 from bevrepro.probe import downloads
 from bevrepro.probe.extracted import LANDMARKS, is_root
 
@@ -50,7 +51,7 @@ def _named(place: Path, found: Found) -> None:
     try:
         place.stat()
     except OSError as error:
-        dead = "a mount whose program has died" if error.errno == 107 else error.strerror
+        dead = "a mount whose program has died" if error.errno in DEAD else error.strerror
         raise DataError(
             f"cannot look at {place}: {dead}",
             "Name the folder that holds nuScenes' archives, or the archives, or an extracted data set.",

@@ -66,7 +66,7 @@ def probe_extracted(path: Path) -> Extracted:
             (path / "maps/expansion").is_dir(),
         )
     except OSError as error:
-        dead = error.errno == errno.ENOTCONN
+        dead = error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
         return Extracted(str(path), error="a mount whose program has died" if dead else error.strerror)
 
 

@@ -73,13 +73,20 @@ def test_killed_or_stopped_at_any_moment_it_goes_on(tmp_path):
         published.pack(tmp_path / f"v1.0-trainval{number + 1:02}_blobs_radar.tgz", content, list(content))
     archives = sorted(tmp_path.glob("*.tgz"))
     before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in archives]
-    command = [sys.executable, "-m", "bevrepro", "data", "verify", "--json", *map(str, archives)]
+    words = ["data", "verify", "--json", *map(str, archives)]
+    command = [sys.executable, "-m", "bevrepro", *words]
+    told = "from bevrepro.__main__ import main; print('up', flush=True); raise SystemExit(main())"
     seen = set()
     for number in range(20):
         child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-c", told, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        time.sleep(rng.uniform(0.3, 2.5))
+        child.stdout.readline()  # before it Python itself answers to Ctrl-C
+        time.sleep(rng.uniform(0.05, 2.2))
         os.killpg(child.pid, signal.SIGKILL if number % 2 else signal.SIGINT)
         out, said = child.communicate(timeout=60)
         seen.add(child.returncode)

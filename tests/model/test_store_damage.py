@@ -1,5 +1,6 @@
 """What ratarmount lets through is an error here: cut, flipped, broken and hostile archives."""
 
+import errno
 import io
 import os
 import random
@@ -9,6 +10,7 @@ import zipfile
 import pytest
 
 from bevformer.data.store import open_store
+from bevformer.data.store_roots import is_dead
 from bevformer.errors import DataError
 
 RNG = random.Random(3)
@@ -179,3 +181,26 @@ def test_a_missing_path_and_an_empty_list_are_refused(tmp_path):
 
 def test_the_name_of_an_archive_does_not_matter(opened):
     assert opened("wrong.zip", WHOLE["a.tgz"]).describe()["roots"][0]["kind"] == "tgz"
+
+
+@pytest.mark.parametrize("code, dead", list(zip((errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), (True, True, False))))
+def test_a_read_cut_off_by_the_death_of_a_mount_says_so(tmp_path, monkeypatch, code, dead):
+    """ECONNABORTED: the read was under way. EIO from a living disk is damage."""
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    store = open_store([str(tmp_path)])
+
+    def fail(*args, **kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(DataError, match="has died" if dead else "Input/output error"):
+        store.read("a.jpg")
+
+
+def test_eio_from_a_mount_that_no_longer_answers_is_its_death(tmp_path, monkeypatch):
+    def gone(path):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr("os.statvfs", gone)
+    assert is_dead(str(tmp_path), OSError(errno.EIO, ""))
+    assert not is_dead(str(tmp_path), OSError(errno.EACCES, ""))

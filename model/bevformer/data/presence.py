@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Set, Tuple
 
 from bevformer.errors import DataError
 
+from .store_roots import dead_mount, is_dead
 from .tar_index import safe_name
 
 Sized = Tuple[str, int]
@@ -95,12 +96,8 @@ def folder_names(root: str, folders: Iterable[str], on_entry: Callable[[], Any])
                     if entry.is_file():
                         yield folder + "/" + entry.name, entry.stat().st_size
         except OSError as error:
-            if error.errno == errno.ENOTCONN:
-                raise DataError(
-                    "%s is a mount whose program has died" % root,
-                    "Nothing can be read from it.",
-                    "bevrepro data umount %s   and mount it again" % root,
-                ) from error
+            if is_dead(root, error):
+                raise dead_mount(root) from error
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise DataError("cannot read %s: %s" % (error.filename, error.strerror)) from error
 

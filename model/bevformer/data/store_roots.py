@@ -9,6 +9,8 @@ from bevformer.errors import DataError
 
 from .tar_index import REDO
 
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+
 
 def dead_mount(path: str) -> DataError:
     return DataError(
@@ -18,8 +20,22 @@ def dead_mount(path: str) -> DataError:
     )
 
 
+def is_dead(path: str, error: OSError) -> bool:
+    """Whether `error` was met because the program behind a mount at `path` has died.
+
+    A read that was under way then fails with ECONNABORTED or EIO; only those after it say ENOTCONN.  statvfs
+    asks the program, where stat may be answered from what the kernel remembers.
+    """
+    if error.errno == errno.EIO:
+        try:
+            os.statvfs(path)
+        except OSError as now:
+            return now.errno in DEAD
+    return error.errno in DEAD
+
+
 def missing(path: str, error: OSError) -> DataError:
-    if error.errno == errno.ENOTCONN:
+    if is_dead(path, error):
         return dead_mount(path)
     return DataError(
         "cannot open the data at %s: %s" % (path, error.strerror),
@@ -78,7 +94,7 @@ class FolderStore(Root):
         try:
             return 0 if stat.S_ISREG(os.stat(os.path.join(self.path, name)).st_mode) else -1
         except OSError as error:
-            if error.errno == errno.ENOTCONN:  # os.path.isfile would say that the file is missing
+            if is_dead(self.path, error):  # os.path.isfile would say that the file is missing
                 raise dead_mount(self.path) from error
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
                 return -1
@@ -95,7 +111,7 @@ class FolderStore(Root):
         return sorted(found)
 
     def _unreadable(self, error: OSError) -> None:
-        if error.errno == errno.ENOTCONN:
+        if is_dead(self.path, error):
             raise dead_mount(self.path) from error
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # a folder that is not there holds nothing
             raise self.broken(str(error.filename), error.strerror or str(error))
@@ -105,7 +121,7 @@ class FolderStore(Root):
             with open(os.path.join(self.path, name), "rb") as file:
                 return file.read()
         except OSError as error:
-            if error.errno == errno.ENOTCONN:
+            if is_dead(self.path, error):
                 raise dead_mount(self.path) from error
             raise self.broken(name, error.strerror or str(error)) from error
 
