@@ -183,7 +183,10 @@ def test_the_name_of_an_archive_does_not_matter(opened):
     assert opened("wrong.zip", WHOLE["a.tgz"]).describe()["roots"][0]["kind"] == "tgz"
 
 
-@pytest.mark.parametrize("code, dead", list(zip((errno.ENOTCONN, errno.ECONNABORTED, errno.EIO), (True, True, False))))
+DYING = {errno.ENOTCONN: True, errno.ECONNABORTED: True, errno.EIO: False}
+
+
+@pytest.mark.parametrize("code, dead", DYING.items(), ids=map(errno.errorcode.get, DYING))
 def test_a_read_cut_off_by_the_death_of_a_mount_says_so(tmp_path, monkeypatch, code, dead):
     """ECONNABORTED: the read was under way. EIO from a living disk is damage."""
     (tmp_path / "a.jpg").write_bytes(b"1")
