@@ -8,7 +8,7 @@ ARGS ?=
 FORMATTED := bevrepro model tests envs docker
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-container lint format docs lock lock-check gpu-check clean
+.PHONY: help venv demo test test-slow test-ops test-container lint format docs lock lock-check gpu-check clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,11 @@ test: venv  ## Run the default tests, on up to four cores
 
 test-slow: venv  ## Run the slow tests: a demo that has to learn, the real keyframe, full sizes (minutes)
 	@$(VENV)/python -m pytest -m slow $(if $(ARGS),$(ARGS),tests/data tests/drive tests/model)
+
+# Here the GPU operators run too: in Triton's interpreter, and its compiler makes code for GPUs that are not there.
+test-ops: venv  ## Test the operators in an environment with Triton, .venv-ops (minutes, no GPU needed)
+	@$(VENV)/bevrepro env build --target cpu-triton --prefix .venv-ops > /dev/null
+	@.venv-ops/bin/python -m pytest -m "not gpu" -n logical --maxprocesses 4 --dist loadfile $(if $(ARGS),$(ARGS),tests/model/ops)
 
 lint: venv  ## Check style (ruff) and types (mypy)
 	$(VENV)/ruff check .
@@ -54,6 +59,6 @@ gpu-check: venv  ## Run the tests that need a GPU
 	if [ $$rc -eq 5 ]; then echo 'gpu-check: no GPU test ran: there is none in this tree yet, or ARGS selected none.'; exit 0; fi; \
 	exit $$rc
 
-clean:  ## Remove .venv, caches and built files (results in demo_out and work_dirs stay)
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+clean:  ## Remove .venv and .venv-ops, caches and built files (results in demo_out and work_dirs stay)
+	rm -rf .venv .venv-ops .venv-ops.builds build dist .pytest_cache .mypy_cache .ruff_cache
 	find bevrepro model tests envs -name __pycache__ -type d -prune -exec rm -rf {} +
