@@ -12,13 +12,14 @@ else a kind knows of a row (`max_error`, `peak_mb`, ...) lies beside.  ratios: `
 """
 
 import argparse
+import functools
 import json
 import os
 import re
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, TypeVar
 
 import torch
 
@@ -34,6 +35,7 @@ KINDS = ("ops", "step", "loader", "memory", "infer")
 MORE_IS_BETTER = ("frames/s", "samples/s")
 CONTENDERS = ("triton", "mmcv", "deformops", "simplejpeg", "scipy", "cv2")
 Work = Callable[[], Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -161,18 +163,25 @@ def seconds_of(work: Work, device: torch.device) -> float:
 
 
 def compete(works: Mapping[str, Work], device: torch.device, protocol: Protocol) -> Dict[str, List[float]]:
-    """Seconds of every round by contender: A, B, then B, A, ..., so that other load falls on all of them."""
-    names, times = list(works), {name: [] for name in works}  # type: List[str], Dict[str, List[float]]
+    """Seconds of every round by contender; see `take_turns`."""
+    runs = {name: functools.partial(seconds_of, work, device) for name, work in works.items()}
+    return take_turns(runs, protocol)
+
+
+def take_turns(runs: Mapping[str, Callable[[], T]], protocol: Protocol) -> Dict[str, List[T]]:
+    """What every round returned, by contender: A, B, then B, A, ..., so that other load falls on all."""
+    names = list(runs)
+    found: Dict[str, List[T]] = {name: [] for name in names}
     for _ in range(protocol.warm_up):
         for name in names:
-            seconds_of(works[name], device)
+            runs[name]()
     started_s = time.monotonic()
     for done in range(protocol.repeats):
         if done >= protocol.least and time.monotonic() - started_s > protocol.seconds:
             break
         for name in names if done % 2 == 0 else names[::-1]:
-            times[name].append(seconds_of(works[name], device))
-    return times
+            found[name].append(runs[name]())
+    return found
 
 
 def row(

@@ -1,17 +1,17 @@
-"""`python -m bevformer.bench_memory`: predicted memory of a training step, rung by rung, and how it compares
+"""`python -m bevformer.bench memory`: predicted memory of a training step, rung by rung, and how it compares
 with what the CPU's allocator gave out in real steps.
 
-    python -m bevformer.bench_memory [--presets NAME...] [--calibrate NAME...] [--cfg-options K=V...]
+    python -m bevformer.bench memory [--preset base ...] [--calibrate [NAME...]] [--cfg-options K=V...]
                                      [--out FILE]
 
-Predictions need no memory; calibration does (tiny: 4 GB).  Writes JSON to --out, else to stdout; presets that
-are not asked for stay as they are in FILE.
+Predictions need no memory and no GPU; calibration needs memory (tiny: 4 GB).  Presets that are not asked for
+stay as they are in FILE.
 """
 
 import argparse
 import json
 import os
-import sys
+import time
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
@@ -20,61 +20,119 @@ from torch import nn
 
 from .allocated import allocated_peak_b
 from .atomic import write_atomically
-from .config import Config, override, preset
+from .bench_common import as_text, begin, finish, preset_of, row, short_name
+from .config import Config, override
+from .describe import GIB
 from .detector import build_model
+from .ledger import IDENTICAL
 from .nominal import image_size, nominal_sample
-from .plan import GIB, Ghost, plan
+from .plan import Ghost, plan
 from .record import host_summary, now_text, versions
 from .rungs import apply_rungs, rungs_for
 from .talk import Talk
 
 ALWAYS = ("weights", "optimiser state")  # are there before the step
-PRESETS, CALIBRATED = (
-    ("bevformer_tiny", "bevformer_small", "bevformer_base"),
-    ("bevformer_micro", "bevformer_tiny"),
-)
+PRESETS, CALIBRATED = ("tiny", "small", "base"), ("micro", "tiny")
+WHAT = "peak of a training step"
+# At most so many GB of 1e9 bytes, of one sample and the preset's queue: with all rungs that leave the result
+# as it is to the bit, and with bf16 on top.
+GOALS_GB = {
+    ("base", "identical"): 10.5,
+    ("base", "bf16"): 7.0,
+    ("tiny", "identical"): 2.0,
+    ("tiny", "bf16"): 2.0,
+}
 ABOUT = (
-    "GiB of 2**30 bytes, samples_per_gpu of the preset, float32 unless a row says bf16. ladder_gib: predicted"
-    " on the meta device, each row on top of those before it. calibration: the same without weights"
-    " and optimiser state, against the allocations that torch's profiler saw in a real step on the CPU."
+    "ladder_gib and calibration in GiB of 2**30 bytes, rows in GB of 1e9; samples_per_gpu of the preset,"
+    " float32 unless a row says bf16. ladder_gib: predicted on the meta device, each row on top of those"
+    " before it: parameters, optimiser, gradients, saved activations and the largest transient. calibration:"
+    " the same without weights and optimiser state, against the allocations that torch's profiler saw in a"
+    " real step on the CPU."
 )
 
 
 def main(argv: Sequence[str], talk: Talk) -> int:
-    parser = argparse.ArgumentParser(prog="bench_memory", description="Predicted and allocated memory.")
-    parser.add_argument("--presets", nargs="*", default=PRESETS, metavar="NAME")
-    parser.add_argument("--calibrate", nargs="*", default=CALIBRATED, metavar="NAME")
+    parser = argparse.ArgumentParser(prog="bench memory", description="Predicted and allocated memory.")
+    parser.add_argument("--preset", "--presets", nargs="*", default=PRESETS, metavar="NAME")
+    parser.add_argument(
+        "--calibrate",
+        nargs="*",
+        metavar="NAME",
+        help="against real steps (default: %s)" % " ".join(CALIBRATED),
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="for all of them")
     parser.add_argument("--out", metavar="FILE", help="default: stdout")
     args = parser.parse_args(argv)
+    calibrated = [] if args.calibrate is None else args.calibrate or CALIBRATED
+    configs = {name: override(preset_of(name), args.cfg_options) for name in (*args.preset, *calibrated)}
     torch.manual_seed(0)
-    result: Dict[str, Any] = {"about": ABOUT, "calibration": {}, "ladder_gib": {}}
-    if args.out and os.path.exists(args.out):  # what is not measured now stays
-        with open(args.out) as file:
-            result = json.load(file)
-    for name in args.presets:
-        config = override(preset(name), args.cfg_options)
-        result["ladder_gib"][" ".join([name, *args.cfg_options])] = dict(ladder(config, talk), **_made())
-        _write(result, args.out)
-    for name in args.calibrate:
-        config = override(preset(name), args.cfg_options)
-        rows = calibration(config, talk)
-        result["calibration"][" ".join([name, *args.cfg_options])] = dict(_made(), rows=rows)
-        _write(result, args.out)
+    header = begin("memory", argv, torch.device("cpu"), time.monotonic())
+    kept = _earlier(args.out)
+    for name in args.preset:
+        label = " ".join([configs[name].name, *args.cfg_options])
+        kept["ladder_gib"][label] = dict(ladder(configs[name], talk), **_made())
+        for line in told(rows_of({label: kept["ladder_gib"][label]})):
+            talk.note(line)
+        _write(header, kept, args.out)
+    for name in calibrated:
+        label = " ".join([configs[name].name, *args.cfg_options])
+        kept["calibration"][label] = dict(_made(), rows=calibration(configs[name], talk))
+        _write(header, kept, args.out)
+    talk.result(**({"out": args.out} if args.out else _document(header, kept)))
     return 0
+
+
+def _earlier(out: Optional[str]) -> Dict[str, Any]:
+    """What is not measured now stays."""
+    if out and os.path.exists(out):
+        with open(out, encoding="utf-8") as file:
+            found = json.load(file)
+        return {key: found.get(key, {}) for key in ("ladder_gib", "calibration")}
+    return {"ladder_gib": {}, "calibration": {}}
 
 
 def _made() -> Dict[str, Any]:
     return {"host": host_summary(torch.device("cpu")), "versions": versions(), "time": now_text()}
 
 
-def _write(result: Dict[str, Any], out: Optional[str]) -> None:
+def _document(header: Dict[str, Any], kept: Dict[str, Any]) -> Dict[str, Any]:
+    return finish(header, rows_of(kept["ladder_gib"]), about=ABOUT, **kept)
+
+
+def _write(header: Dict[str, Any], kept: Dict[str, Any], out: Optional[str]) -> None:
     """After every preset, since the large ones take minutes."""
-    text = json.dumps(result, indent=2) + "\n"
     if out:
-        write_atomically(out, text)
-    else:
-        sys.stdout.write(text)
+        write_atomically(out, as_text(_document(header, kept)))
+
+
+def rows_of(ladders: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """The ladders as rows of `bench_common`'s schema, with the goals they have to meet."""
+    rows = []
+    for label, found in ladders.items():
+        case = short_name(label)
+        rungs = [dict(name="none", effect=IDENTICAL, peak_gib=found["none"]), *found["rungs"]]
+        exact = [rung["name"] for rung in rungs if rung["effect"] == IDENTICAL][-1]
+        for rung in rungs:
+            gb = rung["peak_gib"] * GIB / 1e9
+            key = "identical" if rung["name"] == exact else rung["name"]
+            goal = GOALS_GB.get((case, key))
+            more = {} if goal is None else dict(goal=goal, met=gb <= goal)
+            rows.append(row(case, WHAT, rung["name"], [gb], "GB", effect=rung["effect"], **more))
+    return rows
+
+
+def told(rows: Sequence[Dict[str, Any]]) -> List[str]:
+    lines = []
+    for each in rows:
+        goal = (
+            ""
+            if "goal" not in each
+            else "   at most %g: %s" % (each["goal"], "met" if each["met"] else "MISSED")
+        )
+        lines.append(
+            "%-6s %-18s %7.2f GB  %s%s" % (each["case"], each["who"], each["median"], each["effect"], goal)
+        )
+    return lines
 
 
 def ladder(config: Config, talk: Talk) -> Dict[str, Any]:
@@ -119,7 +177,3 @@ def calibration(config: Config, talk: Talk) -> List[Dict[str, Any]]:
 def _step(model: nn.Module, sample: Any) -> None:
     losses: Dict[str, torch.Tensor] = model.loss(sample, np.random.RandomState(0))  # type: ignore[operator]
     torch.stack(list(losses.values())).sum().backward()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], Talk(events=False)))

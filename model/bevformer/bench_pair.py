@@ -4,7 +4,7 @@ The plain one's encoder is written as upstream writes it (`bench_plain`); everyt
 """
 
 import copy
-from typing import Callable, Dict
+from typing import Any, Callable, Dict
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ def plain_copy(model: BEVFormer) -> BEVFormer:
 def inference_step(model: BEVFormer, size: ImageSize) -> Step:
     """One frame of a video with history; what comes out are the head's outputs before decoding."""
     _, memory = model.step(nominal_frame(size, 0))
-    frame, seen = nominal_frame(size, 1), {}
+    frame = nominal_frame(size, 1)
+    seen: Dict[str, Any] = {}
     model.pts_bbox_head.register_forward_hook(lambda head, inputs, out: seen.update(out=out))
 
     def step() -> Dict[str, Tensor]:
