@@ -1,0 +1,47 @@
+"""How many rows one program of the Triton attentions takes: one table, nothing is tried out at run time.
+
+A thread reads neighbouring channels of one head, at most 16 bytes at once, and two warps make a program: 64
+threads cover rows * D channels.  Small programs, because a row may be seen by no camera or by several, and a
+program takes as long as its slowest row.
+
+What the numbers stand for (arithmetic and compiled code, not measured on a device): forward, 16 bytes a
+thread.  Backward from sm_90 on, 4 channels a thread: one red.global.add.v4.f32 for each.  Backward before
+sm_90 there are only single atomics, and lanes side by side share a sector: 2 channels a thread halves the
+work that every thread repeats for its row and still adds to half a sector at a time.
+"""
+
+from dataclasses import dataclass
+from typing import Dict, Tuple
+
+WARPS = 2
+# (pass, bytes per element of value, whether the device has vector atomics): channels per thread
+CHANNELS_PER_THREAD: Dict[Tuple[str, int, bool], int] = {
+    ("forward", 2, False): 8,
+    ("forward", 2, True): 8,
+    ("forward", 4, False): 4,
+    ("forward", 4, True): 4,
+    ("backward", 2, False): 2,
+    ("backward", 2, True): 4,
+    ("backward", 4, False): 2,
+    ("backward", 4, True): 4,
+}
+VECTOR_ATOMICS_FROM = 90
+
+
+@dataclass(frozen=True)
+class Block:
+    """rows: BLOCK_Q, a power of two.  width: of a tile with one column per sample of a row."""
+
+    rows: int
+    width: int
+    warps: int = WARPS
+
+
+def block(which: str, itemsize: int, D: int, samples: int, sm: int) -> Block:
+    """For `which` pass over a head of D channels and its samples (levels * points); sm: 80, 90, ...
+
+    width is D where that suffices: then the tile of a row's samples has the layout of its channels.
+    """
+    per_thread = CHANNELS_PER_THREAD[which, itemsize, sm >= VECTOR_ATOMICS_FROM]
+    rows = max(1, per_thread * 32 * WARPS // D)
+    return Block(rows, max(D, 1 << (samples - 1).bit_length()))
