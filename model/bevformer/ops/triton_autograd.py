@@ -8,6 +8,7 @@ import functools
 from typing import Any, ContextManager, Optional, Sequence, Tuple
 
 import torch
+import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -27,12 +28,19 @@ def levels_of(shapes_L: Shapes) -> Tuple[Tuple[int, int, int], ...]:
 
 
 @functools.lru_cache(maxsize=None)
-def _sm(device: torch.device) -> int:
-    """Compute capability times ten; the interpreter on the CPU counts as an sm_90."""
-    if device.type != "cuda":
-        return 90
+def _sm_of(device: torch.device) -> int:
+    """Compute capability times ten."""
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
+
+
+def _sm(device: torch.device) -> int:
+    """What kernels are made for: the device; without one, Triton's target; the interpreter is like an sm_90."""
+    if device.type == "cuda":
+        return _sm_of(device)
+    if isinstance(deform_forward, triton.JITFunction):
+        return int(triton.runtime.driver.active.get_current_target().arch)
+    return 90
 
 
 def _block(which: str, value: Tensor, logits: Tensor, H: int) -> Block:

@@ -29,6 +29,11 @@ def load(device_type: str, deterministic: bool = False) -> Backend:
     obstacle = _obstacle(device_type)
     if obstacle is not None:
         raise ConfigError("ops.attention=triton cannot run here: " + obstacle[0], obstacle[1], _REFERENCE)
+    return make(deterministic)
+
+
+def make(deterministic: bool) -> Backend:
+    """The backend, wherever it may run or be compiled for."""
     return Backend(
         "triton",
         functools.partial(deform_attn, deterministic=deterministic),
