@@ -41,6 +41,7 @@ def test_tiny_runs_two_frames_at_full_size():
 def test_a_gpu_gives_the_cpus_numbers(name):
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
+    pytest.importorskip("scipy", reason="the matching needs scipy")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     smaller = ["encoder.bev_h=12", "encoder.bev_w=10", "head.num_query=30", "transformer.dropout=0.0"]

@@ -92,6 +92,7 @@ def test_every_rung_takes_what_the_cpus_allocator_gives_out(config):
 def test_the_peak_is_that_of_the_allocator_of_a_gpu(name):
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
+    pytest.importorskip("scipy", reason="the matching needs scipy")
     config = preset(name)
     model = build_model(config).train().cuda()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
