@@ -16,7 +16,8 @@ from .grid_mask import grid_mask
 from .head import BEVFormerHead, HeadOutputs
 from .losses import detection_losses
 from .neck import FPN
-from .types import Detections, Frame, FrameMeta, GroundTruth, Sample, VideoMemory
+from .pixels import data_after_decoding, stacked
+from .types import Detections, Frame, FrameMeta, Sample, VideoMemory
 
 
 class BEVFormer(nn.Module):
@@ -25,6 +26,7 @@ class BEVFormer(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self._finishing = data_after_decoding(config)
         self.pts_bbox_head = BEVFormerHead(config)
         self.img_backbone = build_backbone(config.backbone)
         self.img_neck = FPN(config.neck, config.transformer.embed_dims)
@@ -41,6 +43,9 @@ class BEVFormer(nn.Module):
             images = grid_mask(images, rng, self.training)
         levels = self.img_neck(self.img_backbone(images))
         return [level.view(B, N, *level.shape[1:]) for level in levels]
+
+    def _stack(self, frames: Sequence[Frame]) -> Tuple[Tensor, List[FrameMeta]]:
+        return stacked(frames, self.device, self._finishing), [frame.meta for frame in frames]
 
     def forward(
         self,
@@ -70,7 +75,7 @@ class BEVFormer(nn.Module):
                 rng.rand()
             bev = None
             for step in range(earlier):
-                images, metas = _stack([sample.frames[step] for sample in samples], self.device)
+                images, metas = self._stack([sample.frames[step] for sample in samples])
                 bev = self.pts_bbox_head.bev(self.features(images), metas, bev)
             return bev
         finally:
@@ -88,12 +93,9 @@ class BEVFormer(nn.Module):
         """
         batch = [samples] if isinstance(samples, Sample) else list(samples)
         prev_bev = self.history(batch, rng)
-        images, metas = _stack([sample.frames[-1] for sample in batch], self.device)
+        images, metas = self._stack([sample.frames[-1] for sample in batch])
         outputs = self(images, metas, prev_bev, rng)
-        truths = [
-            GroundTruth(sample.truth.boxes_G9.to(self.device), sample.truth.labels_G.to(self.device))
-            for sample in batch
-        ]
+        truths = [sample.truth for sample in batch]
         return detection_losses(
             outputs.logits_LBOK, outputs.codes_LBOD, truths, self.config.head, mean_positives
         )
@@ -108,7 +110,8 @@ class BEVFormer(nn.Module):
         if self.training:
             raise RuntimeError("step() is for inference: call model.eval() first")
         meta, prev_bev = relative_meta(frame.meta, memory)
-        outputs = self(frame.images_NCHW[None].to(self.device), [meta], prev_bev)
+        images, _ = self._stack([frame])
+        outputs = self(images, [meta], prev_bev)
         absolute = frame.meta.can_bus_18
         kept = VideoMemory(frame.meta.scene_token, outputs.bev_BQC, absolute[:3].copy(), float(absolute[17]))
         return self.pts_bbox_head.decode(outputs)[0], kept
@@ -123,10 +126,6 @@ def relative_meta(meta: FrameMeta, memory: Optional[VideoMemory]) -> Tuple[Frame
     can_bus[:3] -= memory.position_m
     can_bus[17] -= memory.yaw_deg
     return dataclasses.replace(meta, can_bus_18=can_bus, prev_bev_exists=True), memory.bev_BQC
-
-
-def _stack(frames: Sequence[Frame], device: torch.device) -> Tuple[Tensor, List[FrameMeta]]:
-    return torch.stack([frame.images_NCHW for frame in frames]).to(device), [frame.meta for frame in frames]
 
 
 def build_model(config: Config) -> BEVFormer:

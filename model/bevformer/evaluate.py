@@ -89,7 +89,7 @@ def _main(args: argparse.Namespace, talk: Talk) -> int:
     for note in infos.notes:
         talk.note(note)
     check_infos(infos, store)
-    dataset = NuScenesQueue(infos, store, config, training=False)
+    dataset = NuScenesQueue(infos, store, config, training=False, device_type=device.type)
     if args.results:
         return _score_file(args, infos, dataset, store, talk)
     step = load_model(config, args.checkpoint, device, talk)

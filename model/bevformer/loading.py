@@ -19,12 +19,14 @@ from torch.utils.data import DataLoader
 
 from .errors import ChildError, DataError, UserError
 from .forked import end_with
+from .prefetch import Prefetch, ToDevice
 from .ranks import Ranks
 from .runstate import DataOrder, step_rng
 from .types import Sample
 
 AHEAD = 2  # samples that each worker has ready
 SHM = "/dev/shm"
+CPU = torch.device("cpu")
 NOTICED_S = 10.0  # until a process that died is known to be dead, on a busy machine
 
 
@@ -91,10 +93,16 @@ class Loader:
 
 
 class WorkerLoader(Loader):
-    """The same with worker processes that read ahead, in order."""
+    """The same with worker processes that read ahead, in order; for a GPU one sample is copied ahead."""
 
     def __init__(
-        self, dataset: Any, order: DataOrder, ranks: Ranks, steps: Sequence[int], workers: int
+        self,
+        dataset: Any,
+        order: DataOrder,
+        ranks: Ranks,
+        steps: Sequence[int],
+        workers: int,
+        device: torch.device = CPU,
     ) -> None:
         super().__init__(dataset, order, ranks, steps)
         self._drawn: Deque[List[Drawn]] = deque()
@@ -117,6 +125,7 @@ class WorkerLoader(Loader):
             # torch's handler raises wherever the program happens to be, in the middle of an optimiser step
             # for example.  A dead worker is noticed in `load` as well.
             signal.signal(signal.SIGCHLD, previous)
+        self._moved = Prefetch(self._loaded, ToDevice(device)) if device.type == "cuda" else None
 
     def ahead(self) -> Iterator[Tuple[List[List[int]], Any]]:
         """The jobs of all steps in order; runs ahead of `draw`."""
@@ -131,7 +140,7 @@ class WorkerLoader(Loader):
 
     def load(self, drawn: Drawn) -> List[Sample]:
         try:
-            loaded = next(self._loaded)
+            loaded = next(self._loaded if self._moved is None else self._moved)
         except (RuntimeError, OSError, EOFError) as error:  # the last two: it died with an image half sent
             raise self._died(error) from error
         if isinstance(loaded, UserError):
@@ -141,6 +150,8 @@ class WorkerLoader(Loader):
         return list(samples)
 
     def close(self) -> None:
+        if self._moved is not None:
+            self._moved.close()
         stop = getattr(self._loaded, "_shutdown_workers", None)
         if stop is not None:
             stop()
@@ -173,11 +184,18 @@ class WorkerLoader(Loader):
         return ChildError(seen, why, "Go on with --resume auto and fewer --workers; --workers 0 needs none.")
 
 
-def open_loader(dataset: Any, order: DataOrder, ranks: Ranks, steps: Sequence[int], workers: int) -> Loader:
-    """With `workers` processes, or without any."""
+def open_loader(
+    dataset: Any,
+    order: DataOrder,
+    ranks: Ranks,
+    steps: Sequence[int],
+    workers: int,
+    device: torch.device = CPU,
+) -> Loader:
+    """With `workers` processes, or without any; `device`: where the model is."""
     if not workers or not steps:
         return Loader(dataset, order, ranks, steps)
-    return WorkerLoader(dataset, order, ranks, steps, workers)
+    return WorkerLoader(dataset, order, ranks, steps, workers, device)
 
 
 def free_shared_memory_b() -> Optional[int]:

@@ -54,7 +54,8 @@ def train_loop(
     job.model.train()
     refuse_live_batch_norm(job.model, job.ranks)
     profile = profile or NoProfile()
-    loader = open_loader(job.dataset, job.order, job.ranks, range(job.first_step, job.total), job.workers)
+    steps = range(job.first_step, job.total)
+    loader = open_loader(job.dataset, job.order, job.ranks, steps, job.workers, job.device)
     try:
         profile.start()
         with StopSignal() as stop:

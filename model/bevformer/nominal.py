@@ -12,8 +12,8 @@ import torch
 
 from .config import Config
 from .data.geometry import rigid_inverse, rigid_of, rotation_matrix
+from .data.sizes import padded_hw, scaled_hw
 from .data.synth import rig
-from .data.transforms import padded_hw, scaled_hw
 from .types import Frame, FrameMeta, GroundTruth, Sample
 
 NUSCENES_HW = (rig.CALIBRATED_HEIGHT, rig.CALIBRATED_WIDTH)

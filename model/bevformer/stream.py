@@ -10,12 +10,14 @@ Several processes share the frames. Where they are cut decides what every frame 
 import argparse
 import glob
 import os
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .errors import DataError
+from .prefetch import Prefetch, ToDevice
 from .ranks import Ranks
 from .results import ResultsWriter, RowsWriter, format_sample, join_rows
 from .talk import Talk
@@ -83,8 +85,10 @@ def run_stream(
     ranks.sum([1.0])  # swept before anybody writes
     memory: Optional[VideoMemory] = None
     part = "%s.part%d" % (path, ranks.process)
-    with ResultsWriter(path) if ranks.processes == 1 else RowsWriter(part) as writer:
-        for index, frame in zip(mine, loader):
+    with ResultsWriter(path) if ranks.processes == 1 else RowsWriter(part) as writer, _ahead(
+        loader, device, workers
+    ) as frames:
+        for index, frame in zip(mine, frames):
             detections, memory = step(frame, memory)
             writer.add(frame.meta.sample_token, format_sample(detections.cpu(), infos.infos[index]))
             talk.progress("eval", min((index - mine.start + 1) * ranks.processes, count), count)
@@ -95,6 +99,19 @@ def run_stream(
         for part in parts:
             os.remove(part)
     return [str(info["token"]) for info in infos.infos[:count]]
+
+
+@contextmanager
+def _ahead(loader: Any, device: torch.device, workers: int) -> Iterator[Any]:
+    """What the loader gives; for a GPU with workers, one frame is copied while it works on the one before."""
+    if device.type != "cuda" or not workers:
+        yield loader
+        return
+    moved = Prefetch(loader, ToDevice(device))
+    try:
+        yield moved
+    finally:
+        moved.close()
 
 
 def _sweep(path: str) -> None:

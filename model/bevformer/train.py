@@ -37,6 +37,7 @@ from .ladder import (
 from .loading import free_shared_memory_b, workers_that_fit
 from .memory import DoesNotFit, OutOfMemory, memory_of
 from .optim import build_optimizer
+from .pixels import asked, choose, data_after_decoding
 from .preflight import pointless, preflight
 from .provenance import data_record
 from .ranks import Ranks, join, leave, local_device
@@ -77,10 +78,13 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     check_infos(infos, store)
     small = decoded_mib(infos.infos) <= CACHE_MIB
     room = free_shared_memory_b()
-    workers = workers_that_fit(args.workers, 4 if args.gpus else 0, sample_bytes(config, infos.infos), room)
+    device_type = "cuda" if args.gpus else "cpu"
+    sample_b = sample_bytes(config, infos.infos, device_type)
+    workers = workers_that_fit(args.workers, 4 if args.gpus else 0, sample_b, room)
 
     def open_dataset(config: Config) -> NuScenesQueue:
-        return NuScenesQueue(infos, store, config, training=True, cache_frames=small and not workers)
+        cached = small and not workers
+        return NuScenesQueue(infos, store, config, True, cache_frames=cached, device_type=device_type)
 
     options = Options(
         args.work_dir,
@@ -126,9 +130,12 @@ def _validator(args: argparse.Namespace, config: Config) -> Optional[Validator]:
     return Validator(args.validate_every, words, not config.schedule.max_steps)
 
 
-def sample_bytes(config: Config, infos: Sequence[Mapping[str, Any]]) -> int:
-    """About how much one rank's batch takes as the model gets it (float32)."""
-    one = decoded_mib(infos[:1]) * 2**20 * 4 * config.data.scale**2
+def sample_bytes(config: Config, infos: Sequence[Mapping[str, Any]], device_type: str = "cpu") -> int:
+    """About how much one rank's batch takes on its way from a worker: as decoded, or in finished floats."""
+    # 2 where images are decoded at half size
+    enlarged = data_after_decoding(config).scale / config.data.scale
+    raw = choose(asked(config, "pixels", "auto"), device_type) == "device"
+    one = decoded_mib(infos[:1]) * 2**20 * (enlarged**-2 if raw else 4 * config.data.scale**2)
     return int(one * config.data.queue_length * config.schedule.samples_per_gpu)
 
 

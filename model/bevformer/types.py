@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .data.distortion import Distortion
+
 CLASSES = (
     "car",
     "truck",
@@ -49,10 +51,15 @@ class FrameMeta:
 
 @dataclass(frozen=True)
 class Frame:
-    """One keyframe: images (6, 3, H, W) float32, normalised and padded; cameras in the order of CAMERAS."""
+    """One keyframe: images (6, 3, H, W) float32, normalised and padded; cameras in the order of CAMERAS.
+
+    Or uint8: BGR as decoded, which `pixels.finished` makes into that on the device; `distortions` are then
+    what was drawn for each camera, if anything.
+    """
 
     images_NCHW: Tensor
     meta: FrameMeta
+    distortions: Tuple[Distortion, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bevformer.config import bevformer_base, bevformer_tiny
-from bevformer.data import transforms
+from bevformer.data import decoders, sizes, transforms
 from bevformer.errors import DataError
 
 
@@ -98,13 +98,13 @@ def test_padding_is_right_and_below_with_zeros(image, divisor, hw):
 def test_full_size_images_become_the_contracts_sizes(preset, hw):
     data = preset().data
     scaled = tuple(int(side * data.scale) for side in (900, 1600))
-    assert transforms.padded_hw(scaled, data.pad_divisor) == hw
+    assert sizes.padded_hw(scaled, data.pad_divisor) == hw
 
 
 def test_a_scaled_projection_hits_the_scaled_pixel():
     lidar2img = np.random.RandomState(0).rand(6, 4, 4)
     point = np.array([3.0, 4.0, 5.0, 1.0])
-    full, half = lidar2img @ point, transforms.scaled_lidar2img(lidar2img, 0.5) @ point
+    full, half = lidar2img @ point, sizes.scaled_lidar2img(lidar2img, 0.5) @ point
     np.testing.assert_allclose(half[:, :2] / half[:, 2:3], full[:, :2] / full[:, 2:3] / 2)
     np.testing.assert_array_equal(half[:, 2:], full[:, 2:])
 
@@ -114,9 +114,9 @@ def test_what_cannot_be_decoded_is_named(image, data):
     if data == "cut":
         data = cv2.imencode(".png", image)[1].tobytes()[:200]
     with pytest.raises(DataError, match="x.png is not a readable image"):
-        transforms.decode(data, "x.png")
+        decoders.decode(data, "x.png")
 
 
 def test_decoding_gives_bgr_bytes(image):
-    back = transforms.decode(cv2.imencode(".png", image)[1].tobytes(), "x.png")
+    back = decoders.decode(cv2.imencode(".png", image)[1].tobytes(), "x.png")
     np.testing.assert_array_equal(back, image)

@@ -7,7 +7,9 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from bevformer import pixels
 from bevformer.boxes import wrap_angle
 from bevformer.config import Config, DataConfig
 from bevformer.errors import DataError
@@ -15,8 +17,12 @@ from bevformer.types import CAMERAS, CLASSES, Frame, FrameMeta, GroundTruth, Sam
 
 from . import transforms
 from .can_bus import queue_differences, with_ego_pose
+from .decoders import DECODERS, Decoder, open_decoder
+from .distortion import Distortion, draw_distortion
 from .geometry import rigid_inverse, rigid_of
 from .infos import Info, Infos, image_name
+from .shared_memory import empty_bytes
+from .sizes import padded_hw, scaled_hw, scaled_lidar2img
 from .store import Store
 
 # nuScenes' principal points lie within 6 % of the middle; an image scaled to 80 % without its calibration is
@@ -32,17 +38,30 @@ class NuScenesQueue:
     """
 
     def __init__(
-        self, infos: Infos, store: Store, config: Config, training: bool, cache_frames: bool = False
+        self,
+        infos: Infos,
+        store: Store,
+        config: Config,
+        training: bool,
+        cache_frames: bool = False,
+        device_type: str = "cpu",
     ) -> None:
-        """DataError names sample and camera of a calibration that is not finite."""
+        """device_type: where the model is, which decides where images are finished (`pixels.choose`).
+
+        DataError names sample and camera of a calibration that is not finite; ConfigError says what of
+        `ops` cannot be.
+        """
         self.infos = infos
         self.store = store
         self.config = config
         self.training = training
+        self._decoder = open_decoder(pixels.asked(config, "decoder", "cv2"))
+        self._data = pixels.data_after_decoding(config)
+        self._raw = pixels.choose(pixels.asked(config, "pixels", "auto"), device_type) == "device"
         self._lidar2img_FN44 = _all_lidar2img(infos)
         self._can_bus_F18 = _all_can_bus(infos)
         self._position = _positions_in_scene(infos.texts("scene_token"))
-        self._cache: Optional[Dict[int, np.ndarray]] = {} if cache_frames else None
+        self._cache: Optional[Dict[int, Tensor]] = {} if cache_frames else None
         if training and "gt_boxes" not in infos.infos[0]:
             raise DataError(
                 "%s holds no boxes" % infos.source,
@@ -135,83 +154,105 @@ class NuScenesQueue:
     def _frame(
         self, index: int, can_bus_18: np.ndarray, history: bool, rng: Optional[np.random.RandomState]
     ) -> Frame:
-        info, factor = self.infos.infos[index], self.config.data.scale
-        images = self._images(index, rng)
+        info = self.infos.infos[index]
+        images, distortions = self._images(index, rng if self._data.photometric else None)
+        height, width = images.shape[-2:]
+        if self._raw:
+            scaled = scaled_hw((height, width), self._data.scale)
+            height, width = padded_hw(scaled, self._data.pad_divisor)
         meta = FrameMeta(
             sample_token=info["token"],
             scene_token=info["scene_token"],
             timestamp_s=info["timestamp"] / 1e6,
-            lidar2img_N44=transforms.scaled_lidar2img(self._lidar2img_FN44[index], factor),
+            lidar2img_N44=scaled_lidar2img(self._lidar2img_FN44[index], self.config.data.scale),
             can_bus_18=can_bus_18,
             prev_bev_exists=history,
-            img_shape_hw=(images.shape[2], images.shape[3]),
+            img_shape_hw=(height, width),
         )
-        return Frame(torch.from_numpy(images), meta)
+        return Frame(images, meta, distortions)
 
-    def _images(self, index: int, rng: Optional[np.random.RandomState]) -> np.ndarray:
-        """(6, 3, H, W) float32, normalised, scaled, padded; `rng` distorts where the preset does."""
-        data = self.config.data
-        if self._cache is None or data.photometric or data.scale >= 0.5:
-            return finished(self._decoded(index), data, rng if data.photometric else None)
+    def _images(
+        self, index: int, rng: Optional[np.random.RandomState]
+    ) -> Tuple[Tensor, Tuple[Distortion, ...]]:
+        """(6, 3, H, W) as a Frame has them; `rng` distorts, or draws what is left to the device."""
+        drawn = () if rng is None else tuple(draw_distortion(rng) for _ in CAMERAS)
+        if self._raw:
+            return self._decoded(index, True).permute(0, 3, 1, 2), drawn
+        if self._cache is None or self._data.photometric or self._data.scale >= 0.5:
+            return finished(self._decoded(index, False), self._data, drawn), ()
         # Scaled below a half, the finished floats are smaller than the decoded bytes.
         if index not in self._cache:
-            self._cache[index] = finished(decode_frame(self.infos.infos[index], self.store), data, None)
-        return self._cache[index].copy()
+            self._cache[index] = finished(self._read(index), self._data)
+        return self._cache[index].clone(), ()
 
-    def _decoded(self, index: int) -> np.ndarray:
+    def _decoded(self, index: int, to_send: bool) -> Tensor:
+        """(6, H, W, 3) uint8 BGR; one to send is the caller's own."""
         if self._cache is None:
-            return decode_frame(self.infos.infos[index], self.store)
+            return self._read(index)
         if index not in self._cache:
-            self._cache[index] = decode_frame(self.infos.infos[index], self.store)
-        return self._cache[index]
+            self._cache[index] = self._read(index)
+        return self._cache[index].clone() if to_send else self._cache[index]
+
+    def _read(self, index: int) -> Tensor:
+        return decode_frame(self.infos.infos[index], self.store, self._decoder)
 
 
-def finished(images: np.ndarray, data: DataConfig, rng: Optional[np.random.RandomState]) -> np.ndarray:
-    """(6, H, W, 3) uint8 BGR -> (6, 3, H', W') float32 as the backbone sees them; `rng` distorts."""
+def finished(images_NHWC: Tensor, data: DataConfig, distortions: Sequence[Distortion] = ()) -> Tensor:
+    """(6, H, W, 3) uint8 BGR -> (6, 3, H', W') float32 as the backbone sees them, with OpenCV.
+
+    distortions: one for each image, or none.
+    """
     done = []
-    for image in images:
-        if rng is not None:
-            image = transforms.photometric_distortion(image.astype(np.float32), rng)
+    for place, image in enumerate(images_NHWC.numpy()):
+        if distortions:
+            image = transforms.distorted(image.astype(np.float32), distortions[place])
         done.append(transforms.scale(transforms.normalise(image, data), data.scale))
-    return transforms.padded_planes(done, data.pad_divisor)
+    return torch.from_numpy(transforms.padded_planes(done, data.pad_divisor))
 
 
-def decode_frame(info: Info, store: Store) -> np.ndarray:
+def decode_frame(info: Info, store: Store, decoder: Decoder = DECODERS["cv2"]) -> Tensor:
     """The six images, (6, H, W, 3) uint8 BGR, in the order of CAMERAS.
 
     Raises DataError naming sample and camera when one is missing, broken, of another size than the first, or
     does not fit its calibration.
     """
-    images: List[np.ndarray] = []
-    for channel in CAMERAS:
+    images: Optional[Tensor] = None
+    first_shape: Tuple[int, ...] = ()
+    for place, channel in enumerate(CAMERAS):
         cam = info["cams"][channel]
         name = image_name(cam, channel, store)
+        out = None if images is None else images[place].numpy()
         try:
-            image = transforms.decode(store.view(name), name)
+            image = decoder.decode(store.view(name), name, out)
         except DataError as error:
             raise DataError(
                 "sample %s, %s: %s" % (info["token"], channel, error.seen), error.why, error.do
             ) from error
-        _check_size(image, images[0] if images else image, cam, info["token"], channel)
-        images.append(image)
-    return np.stack(images)
+        first_shape = first_shape or image.shape
+        _check_size(image.shape, first_shape, decoder.shrink, cam, "sample %s, %s" % (info["token"], channel))
+        if images is None:
+            images = empty_bytes((len(CAMERAS), *first_shape))
+        if image is not out:
+            images[place].numpy()[...] = image
+    assert images is not None
+    return images
 
 
-def _check_size(image: np.ndarray, first: np.ndarray, cam: Info, token: str, channel: str) -> None:
-    height, width = image.shape[:2]
-    if image.shape != first.shape:
+def _check_size(shape: Sequence[int], first: Sequence[int], shrink: int, cam: Info, whose: str) -> None:
+    """`shrink`: how many times smaller than in the file the image is."""
+    height, width = shape[:2]
+    if tuple(shape) != tuple(first):
         raise DataError(
-            "sample %s, %s: the image is %dx%d, %s's is %dx%d"
-            % (token, channel, width, height, CAMERAS[0], first.shape[1], first.shape[0]),
+            "%s: the image is %dx%d, %s's is %dx%d" % (whose, width, height, CAMERAS[0], first[1], first[0]),
             "The six images of a frame have to be of one size.",
             "Fetch the images again.",
         )
     intrinsic = np.asarray(cam["cam_intrinsic"])
-    cx, cy = intrinsic[0, 2], intrinsic[1, 2]
+    cx, cy = intrinsic[0, 2] / shrink, intrinsic[1, 2] / shrink
     if abs(cx / width - 0.5) > MAX_OFF_CENTRE or abs(cy / height - 0.5) > MAX_OFF_CENTRE:
         raise DataError(
-            "sample %s, %s: the image is %dx%d, but its calibration is for about %dx%d"
-            % (token, channel, width, height, round(2 * cx), round(2 * cy)),
+            "%s: the image is %dx%d, but its calibration is for about %dx%d"
+            % (whose, width, height, round(2 * cx), round(2 * cy)),
             "Projected boxes and features would land in the wrong place.",
             "Use the original images; the model scales them itself.",
         )

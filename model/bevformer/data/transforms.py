@@ -1,35 +1,19 @@
-"""From the bytes of an image to what the backbone sees, step for step as BEVFormer's pipeline.
+"""From a decoded image to what the backbone sees, step for step as BEVFormer's pipeline, with OpenCV.
 
-Images are (H, W, 3) BGR; everything after `decode` is float32.  Order: distort, normalise, scale, pad.
-Scaling *after* normalising, on floats, is upstream's order and matters in the last digits.
+Images are (H, W, 3) BGR, float32 from the first step on.  Order: distort, normalise, scale, pad.  Scaling
+*after* normalising, on floats, is upstream's order and matters in the last digits.  `bevformer.pixels` does
+the same in batch, on any device.
 """
 
-from typing import Sequence, Tuple, Union
+from typing import Sequence
 
 import cv2
 import numpy as np
 
 from bevformer.config import DataConfig
-from bevformer.errors import DataError
 
-BRIGHTNESS_DELTA = 32.0
-CONTRAST = (0.5, 1.5)
-SATURATION = (0.5, 1.5)
-HUE_DELTA = 18.0
-
-
-def decode(data: Union[bytes, memoryview], name: str) -> np.ndarray:
-    """JPEG or PNG -> (H, W, 3) uint8 BGR; EXIF turns are ignored, as upstream.  DataError names the file."""
-    image = None
-    if data:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError(
-            "%s is not a readable image (%d bytes)" % (name, len(data)),
-            "It is cut or of another format.",
-            "Fetch it again and compare its checksum.",
-        )
-    return image
+from .distortion import Distortion, draw_distortion
+from .sizes import padded_hw, scaled_hw
 
 
 def photometric_distortion(image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
@@ -37,26 +21,28 @@ def photometric_distortion(image: np.ndarray, rng: np.random.RandomState) -> np.
 
     Values leave [0, 255] unclipped, as upstream.
     """
+    return distorted(image, draw_distortion(rng))
+
+
+def distorted(image: np.ndarray, drawn: Distortion) -> np.ndarray:
+    """What was drawn, on a copy of the float32 image."""
     image = image.copy()
-    if rng.randint(2):
-        image += rng.uniform(-BRIGHTNESS_DELTA, BRIGHTNESS_DELTA)
-    contrast_last = rng.randint(2) == 0
-    if not contrast_last and rng.randint(2):
-        image *= rng.uniform(*CONTRAST)
+    if drawn.brightness:
+        image += drawn.brightness
+    if drawn.contrast_before != 1.0:
+        image *= drawn.contrast_before
     image = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    if rng.randint(2):
-        image[..., 1] *= rng.uniform(*SATURATION)
-    if rng.randint(2):
+    if drawn.saturation != 1.0:
+        image[..., 1] *= drawn.saturation
+    if drawn.hue_deg:
         hue = image[..., 0]  # degrees; a view
-        hue += rng.uniform(-HUE_DELTA, HUE_DELTA)
+        hue += drawn.hue_deg
         hue[hue > 360] -= 360
         hue[hue < 0] += 360
     image = cv2.cvtColor(image, cv2.COLOR_HSV2BGR)
-    if contrast_last and rng.randint(2):
-        image *= rng.uniform(*CONTRAST)
-    if rng.randint(2):
-        image = image[..., rng.permutation(3)]
-    return image
+    if drawn.contrast_after != 1.0:
+        image *= drawn.contrast_after
+    return image if drawn.channels == (0, 1, 2) else image[..., list(drawn.channels)]
 
 
 def normalise(image: np.ndarray, config: DataConfig) -> np.ndarray:
@@ -79,10 +65,6 @@ def scale(image: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def scaled_hw(hw: Tuple[int, int], factor: float) -> Tuple[int, int]:
-    return int(hw[0] * factor), int(hw[1] * factor)
-
-
 def padded_planes(images: Sequence[np.ndarray], divisor: int) -> np.ndarray:
     """N (H, W, 3) of one size -> (N, 3, H', W') with zeros right and below up to multiples of `divisor`."""
     height, width = images[0].shape[:2]
@@ -91,12 +73,3 @@ def padded_planes(images: Sequence[np.ndarray], divisor: int) -> np.ndarray:
         for plane, channel in zip(planes, cv2.split(image)):  # four times as fast as a transpose
             plane[:height, :width] = channel
     return out
-
-
-def padded_hw(hw: Tuple[int, int], divisor: int) -> Tuple[int, int]:
-    return -(-hw[0] // divisor) * divisor, -(-hw[1] // divisor) * divisor
-
-
-def scaled_lidar2img(lidar2img_N44: np.ndarray, factor: float) -> np.ndarray:
-    """The same projection in pixels of the scaled image."""
-    return np.diag([factor, factor, 1.0, 1.0]) @ lidar2img_N44
