@@ -1,4 +1,4 @@
-"""gpu-check without a GPU: its order, its clock, what it says of parts that fail, hang or are not possible."""
+"""gpu-check without a GPU: its order, its clock, what it says of parts that fail or hang."""
 
 import json
 import sys
