@@ -1,7 +1,7 @@
 """The three deformable attentions of BEVFormer (Li et al., 2022, sections 3.3 and 3.4).
 
 B batch, Q queries, C channels, H heads, L levels, P points, N cameras, S sum of h*w over levels,
-Z heights per pillar, T = 2 queues (history, current).  `resample` of each: see `deform_attn`, again.
+Z heights per pillar, T = 2 queues (history, current).
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from .layers import init_projection, init_sampling
-from .ops.deform_attn import deform_attn
+from .ops.backends import RESAMPLING, Backend, choose
+from .ops.visible import Visibility
 
 
-class BEVCrossAttention(nn.Module):
+class Attention(nn.Module):
+    """backend: a name that `ops.backends` knows, resolved per device.  resample: grid_sample keeps its inputs
+    and samples again in the backward pass; the other backends do so anyway.
+    """
+
+    backend = "auto"
+    deterministic = False
+    resample = False
+
+    def operators(self, device: torch.device) -> Backend:
+        found = choose(self.backend, device.type, self.deterministic)
+        return RESAMPLING if self.resample and not found.saves_inputs_only else found
+
+
+class BEVCrossAttention(Attention):
     """The decoder's: queries look at one map, around their reference point."""
 
     def __init__(self, dims: int, heads: int, points: int, dropout: float) -> None:
@@ -25,7 +40,6 @@ class BEVCrossAttention(nn.Module):
         self.value_proj = nn.Linear(dims, dims)
         self.output_proj = nn.Linear(dims, dims)
         self.dropout = nn.Dropout(dropout)
-        self.resample = False
 
     def init_weights(self) -> None:
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
@@ -44,7 +58,7 @@ class BEVCrossAttention(nn.Module):
         offsets = self.sampling_offsets(moved).view(B, Q, self.heads, 1, self.points, 2)
         logits = self.attention_weights(moved).view(B, Q, self.heads, 1, self.points)
         value, reference = self.value_proj(bev_BSC), reference_BQ2[:, :, None]
-        out = deform_attn(value, [bev_hw], reference, offsets, logits, self.resample)
+        out = self.operators(value.device).deform_attn(value, [bev_hw], reference, offsets, logits)
         return query_BQC + self.dropout(self.output_proj(out))  # type: ignore[no-any-return]
 
 
@@ -61,7 +75,7 @@ class History:
     shift_B2: Tensor
 
 
-class TemporalSelfAttention(nn.Module):
+class TemporalSelfAttention(Attention):
     """Each BEV query looks at the history map and at the current one; the mean of both is taken."""
 
     def __init__(self, dims: int, heads: int, points: int, dropout: float) -> None:
@@ -72,7 +86,6 @@ class TemporalSelfAttention(nn.Module):
         self.value_proj = nn.Linear(dims, dims)
         self.output_proj = nn.Linear(dims, dims)
         self.dropout = nn.Dropout(dropout)
-        self.resample = False
 
     def init_weights(self) -> None:
         init_sampling(self.sampling_offsets, self.attention_weights, self.heads, self.points)
@@ -106,43 +119,12 @@ class TemporalSelfAttention(nn.Module):
         # The reference takes value[:batch] of an interleaved stack, other samples' rows when batch > 1;
         # here each sample looks at its own history.  Equal for batch 1.
         both = torch.cat([queues[:, 0], query_BQC + position_QC], -1)
-        offsets = self.sampling_offsets(both).view(B, Q, H, 2, 1, P, 2)
-        logits = self.attention_weights(both).view(B, Q, H, 2, 1, P)
-        offsets = offsets.permute(0, 3, 1, 2, 4, 5, 6).flatten(0, 1)  # (B*2, Q, H, 1, P, 2)
-        logits = logits.permute(0, 3, 1, 2, 4, 5).flatten(0, 1)
-        value = self.value_proj(queues).expand(B, 2, Q, C).flatten(0, 1)
-        out = deform_attn(value, [bev_hw], reference_BT_Q2[:, :, None], offsets, logits, self.resample)
-        out = out.view(B, 2, Q, C).mean(1)
+        offsets = self.sampling_offsets(both).view(B, Q, H, 2, P, 2)
+        logits = self.attention_weights(both).view(B, Q, H, 2, P)
+        value = self.value_proj(queues).expand(B, 2, Q, C)
+        reference = reference_BT_Q2.view(B, 2, Q, 2)
+        out = self.operators(value.device).temporal_attn(value, bev_hw, reference, offsets, logits)
         return query_BQC + self.dropout(self.output_proj(out))  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """Which BEV queries each camera sees, and where; `geometry.visibility` makes it, once for all layers.
-
-    points_BNQZ2: projected pillar points in [0, 1] of the padded image.  index_K: per pair of sample and
-    camera, in the order b * N + n, the queries of which any height is seen.  The same as R rows per pair,
-    R the longest list: points_KRZ2, and query_KR, the row of the query among all B * Q.  Shorter lists are
-    filled up; slot_KR is query_KR, but B * Q, one behind the last, at the fillers.  counts_BQ: cameras that
-    see the query, at least 1.
-    """
-
-    points_BNQZ2: Tensor
-    index_K: Tuple[Tensor, ...]
-    points_KRZ2: Tensor
-    query_KR: Tensor
-    slot_KR: Tensor
-    counts_BQ: Tensor
-
-    def to(self, device: torch.device) -> "Visibility":
-        return Visibility(
-            self.points_BNQZ2.to(device),
-            tuple(queries.to(device) for queries in self.index_K),
-            self.points_KRZ2.to(device),
-            self.query_KR.to(device),
-            self.slot_KR.to(device),
-            self.counts_BQ.to(device),
-        )
 
 
 class DeformableAttention3D(nn.Module):
@@ -160,7 +142,7 @@ class DeformableAttention3D(nn.Module):
         init_projection(self.value_proj)
 
 
-class SpatialCrossAttention(nn.Module):
+class SpatialCrossAttention(Attention):
     """Each BEV query looks at the cameras that see its pillar and averages over them."""
 
     def __init__(self, dims: int, heads: int, levels: int, points: int, dropout: float) -> None:
@@ -168,7 +150,6 @@ class SpatialCrossAttention(nn.Module):
         self.deformable_attention = DeformableAttention3D(dims, heads, levels, points)
         self.output_proj = nn.Linear(dims, dims)
         self.dropout = nn.Dropout(dropout)
-        self.resample = False
 
     def init_weights(self) -> None:
         self.deformable_attention.init_weights()
@@ -180,22 +161,9 @@ class SpatialCrossAttention(nn.Module):
         inner = self.deformable_attention
         B, Q, C = query_BQC.shape
         H, L, P = inner.heads, inner.levels, inner.points
-        pairs, longest = visible.query_KR.shape
         # Offsets and weights depend on the query only: once per query, not once per camera.  No position.
-        rows = visible.query_KR.flatten()
-        offsets = inner.sampling_offsets(query_BQC).flatten(0, 1).index_select(0, rows)
-        logits = inner.attention_weights(query_BQC).flatten(0, 1).index_select(0, rows)
-        # Points are laid out point-major: index = point * Z + height.
-        out = deform_attn(
-            inner.value_proj(features_BNSC).flatten(0, 1),
-            shapes_L,
-            visible.points_KRZ2,
-            offsets.view(pairs, longest, H, L, P, 2),
-            logits.view(pairs, longest, H, L, P),
-            self.resample,
-        )
-        slots = query_BQC.new_zeros(B * Q + 1, C).index_add(
-            0, visible.slot_KR.flatten(), out.reshape(-1, C).to(query_BQC.dtype)
-        )
-        slots = slots[:-1].view(B, Q, C) / visible.counts_BQ.unsqueeze(-1)
-        return query_BQC + self.dropout(self.output_proj(slots))  # type: ignore[no-any-return]
+        offsets = inner.sampling_offsets(query_BQC).view(B * Q, H, L, P, 2)
+        logits = inner.attention_weights(query_BQC).view(B * Q, H, L, P)
+        value = inner.value_proj(features_BNSC).flatten(0, 1)
+        out = self.operators(value.device).spatial_attn(value, shapes_L, visible.pairs, offsets, logits)
+        return query_BQC + self.dropout(self.output_proj(out.view(B, Q, C)))  # type: ignore[no-any-return]

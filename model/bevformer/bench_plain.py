@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import History, SpatialCrossAttention, TemporalSelfAttention, Visibility
+from .attention import History, SpatialCrossAttention, TemporalSelfAttention
+from .ops.visible import Visibility
 
 
 def plain_deform_attn(

@@ -8,9 +8,10 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from .attention import History, SpatialCrossAttention, TemporalSelfAttention, Visibility
+from .attention import History, SpatialCrossAttention, TemporalSelfAttention
 from .config import EncoderConfig, TransformerConfig
 from .layers import FFN
+from .ops.visible import Visibility
 from .recompute import recompute
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import Visibility
+from .ops.visible import Visibility, gather_visible
 from .types import FrameMeta
 
 _MIN_DEPTH_M = 1e-5
@@ -68,27 +68,6 @@ def visibility(points_QZ3: Tensor, metas: Sequence[FrameMeta]) -> Visibility:
     """
     uv, seen = project(points_QZ3, metas)
     return gather_visible(uv, seen.any(-1))
-
-
-def gather_visible(points_BNQZ2: Tensor, seen_BNQ: Tensor) -> Visibility:
-    """`Visibility` from projected points (B, N, Q, Z, 2) and whether a camera sees the pillar (B, N, Q)."""
-    B, N, Q = seen_BNQ.shape
-    seen = seen_BNQ.flatten(0, 1)
-    lengths = seen.sum(-1)
-    pair, query = seen.nonzero(as_tuple=True)
-    index = query.split(lengths.tolist())
-    longest = max(1, max(len(queries) for queries in index))
-    place = (seen.cumsum(-1) - 1)[pair, query]
-    rows = seen.new_zeros(B * N, longest, dtype=torch.int64)
-    rows[pair, place] = query
-    query_KR = rows + (torch.arange(B, device=seen.device).repeat_interleave(N) * Q).unsqueeze(1)
-    filler = torch.arange(longest, device=seen.device) >= lengths.unsqueeze(1)
-    points_KRZ2 = points_BNQZ2.flatten(0, 1).gather(
-        1, rows.view(B * N, longest, 1, 1).expand(-1, -1, *points_BNQZ2.shape[3:])
-    )
-    counts_BQ = seen_BNQ.sum(1).clamp(min=1).to(points_BNQZ2.dtype)
-    slot_KR = query_KR.masked_fill(filler, B * Q)
-    return Visibility(points_BNQZ2, index, points_KRZ2, query_KR, slot_KR, counts_BQ)
 
 
 def bev_shift(metas: Sequence[FrameMeta], bev_h: int, bev_w: int, pc_range_m: Sequence[float]) -> np.ndarray:

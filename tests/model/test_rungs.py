@@ -20,6 +20,7 @@ EXACT = [rung.name for rung in rungs_up_to(IDENTICAL)]
 
 @pytest.fixture(scope="module")
 def base():
+    torch.manual_seed(2)  # with 0, 1, 4 and 6 all of a ReLU is dead in some block of so small a model
     return lively(build_model(small()))
 
 
@@ -50,7 +51,8 @@ def some_steps(model, names, batch=1, steps=1):
 def assert_the_same(one, other):
     (losses, gradients, streams), (other_losses, other_gradients, other_streams) = one, other
     assert all(torch.equal(a, b) for a, b in zip(losses, other_losses))
-    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
+    dead = [key for key, each in gradients.items() if each is None or not each.abs().sum() > 0]
+    assert not dead
     assert not [key for key in gradients if not torch.equal(gradients[key], other_gradients[key])]
     assert all(torch.equal(a, b) for a, b in zip(streams, other_streams))
 
@@ -67,6 +69,7 @@ def test_each_identical_rung_is_so_alone_and_over_two_accumulated_steps(base):
 
 
 def test_a_batch_and_a_small_backbone_are_identical_too():
+    torch.manual_seed(0)
     model = lively(build_model(preset("bevformer_micro")))
     names = [rung.name for rung in rungs_for(model, IDENTICAL)]
     assert_the_same(some_steps(model, [], batch=2), some_steps(model, names, batch=2))
