@@ -24,7 +24,8 @@ GROUPS = {
 # Identical or equal up to rounding; or judged otherwise: the batch as a whole, the length by `expect`.
 SAME = (
     "name", "backbone.checkpoint_blocks", "backbone.dcn_backend", "schedule.samples_per_gpu",
-    "schedule.world_size", "schedule.max_epochs", "schedule.max_steps",
+    "schedule.world_size", "schedule.max_epochs", "schedule.max_steps", "ops.attention", "ops.deterministic",
+    "ops.pixels", "ops.channels_last", "ops.folded_norms", "ops.cameras_at_once",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from .config import OpsConfig
 from .layers import init_projection, init_sampling
 from .ops.backends import RESAMPLING, Backend, choose
 from .ops.visible import Visibility
@@ -27,6 +28,13 @@ class Attention(nn.Module):
     def operators(self, device: torch.device) -> Backend:
         found = choose(self.backend, device.type, self.deterministic)
         return RESAMPLING if self.resample and not found.saves_inputs_only else found
+
+
+def use_operators(model: nn.Module, ops: OpsConfig) -> None:
+    """Every attention of the model runs through the backend that the configuration names."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.backend, module.deterministic = ops.attention, ops.deterministic
 
 
 class BEVCrossAttention(Attention):

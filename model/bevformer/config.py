@@ -112,6 +112,25 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class OpsConfig:
+    """How the same model is computed; what each does to the result is in docs/performance.md.
+
+    attention: see ops/backends.py.  deterministic: Triton's backward pass without floating-point atomics.
+    pixels: where decoded images are finished, `worker` or `device`; decoder: `cv2`, `simplejpeg` or
+    `cv2-half`.  channels_last, folded_norms: `on` or `off`; cameras_at_once: images that go through the
+    backbone together where no gradient is asked for, 0 chooses.  auto is the best that the device has.
+    """
+
+    attention: str = "auto"
+    deterministic: bool = False
+    pixels: str = "auto"
+    decoder: str = "cv2"
+    channels_last: str = "auto"
+    folded_norms: str = "auto"
+    cameras_at_once: int = 0
+
+
+@dataclass(frozen=True)
 class Config:
     name: str = "bevformer_tiny"
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -122,6 +141,7 @@ class Config:
     head: HeadConfig = field(default_factory=HeadConfig)
     data: DataConfig = field(default_factory=DataConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ops: OpsConfig = field(default_factory=OpsConfig)
 
 
 def bevformer_tiny() -> Config:

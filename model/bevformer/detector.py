@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .attention import use_operators
 from .backbone import build_backbone
 from .config import Config
 from .grid_mask import grid_mask
@@ -30,6 +31,7 @@ class BEVFormer(nn.Module):
         self.pts_bbox_head = BEVFormerHead(config)
         self.img_backbone = build_backbone(config.backbone)
         self.img_neck = FPN(config.neck, config.transformer.embed_dims)
+        use_operators(self, config.ops)
 
     @property
     def device(self) -> torch.device:
