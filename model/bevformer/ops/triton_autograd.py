@@ -35,7 +35,7 @@ def _sm_of(device: torch.device) -> int:
 
 
 def _sm(device: torch.device) -> int:
-    """What kernels are made for: the device; without one, Triton's target; the interpreter is like an sm_90."""
+    """What kernels are made for: the device; without one, Triton's target; or the interpreter."""
     if device.type == "cuda":
         return _sm_of(device)
     if isinstance(deform_forward, triton.JITFunction):

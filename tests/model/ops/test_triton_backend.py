@@ -1,0 +1,79 @@
+"""Where the Triton attentions run and what they refuse; none of it needs Triton."""
+
+import itertools
+import sys
+import types
+
+import pytest
+import torch
+from attention_cases import CASES, Inputs, apply, inputs_of
+
+from bevformer.errors import ConfigError
+from bevformer.ops import triton_backend
+from bevformer.ops.triton_blocks import CHANNELS_PER_THREAD, block
+
+
+@pytest.mark.parametrize(
+    ("module", "device", "said"),
+    [
+        (None, "cuda", "triton"),
+        (types.SimpleNamespace(__version__="2.3.1"), "cuda", "triton is 2.3.1"),
+        (types.SimpleNamespace(__version__="3.7.1"), "cpu", "the device is cpu"),
+    ],
+    ids=["missing", "old", "cpu"],
+)
+def test_where_it_cannot_run_it_says_why_and_what_else_there_is(monkeypatch, module, device, said):
+    monkeypatch.setitem(sys.modules, "triton", module)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ConfigError) as error:
+        triton_backend.load(device)
+    assert said in error.value.seen and error.value.why and "ops.attention=reference" in error.value.do
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_there_is_nothing_to_compile_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", types.SimpleNamespace(__version__="3.7.1"))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ConfigError, match="torch sees no GPU"):
+        triton_backend.load("cuda")
+
+
+def bad_inputs(kind):
+    given = inputs_of(CASES["decoder"])
+    value, points, offsets, logits = given.value, given.points, given.offsets, given.logits
+    return {
+        "gradient": Inputs(value, offsets, logits, points.clone().requires_grad_()),
+        "float64": Inputs(value.double(), offsets, logits, points),
+        "heads": Inputs(value[..., :6], offsets, logits, points),
+        "levels": Inputs(value[:, 1:], offsets, logits, points),
+        "offsets": Inputs(value, offsets[:, 1:], logits, points),
+        "points": Inputs(value, offsets, logits, points[:, 1:]),
+        "huge": Inputs(torch.empty(2, 2**28, 8, device="meta"), offsets, logits, points),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "said"),
+    [
+        ("gradient", ConfigError, "require a gradient"),
+        ("float64", ConfigError, "torch.float64"),
+        ("heads", ConfigError, "6 channels in 2 heads"),
+        ("huge", ConfigError, "2147483648 numbers"),
+        ("levels", ValueError, "do not fit together"),
+        ("offsets", ValueError, "do not fit together"),
+        ("points", ValueError, "do not fit together"),
+    ],
+)
+def test_what_the_kernels_do_not_take_is_refused(monkeypatch, kind, error, said):
+    fake = types.SimpleNamespace(DeformAttn=None)  # never reached
+    monkeypatch.setitem(sys.modules, "bevformer.ops.triton_autograd", fake)
+    with pytest.raises(error, match=said):
+        apply(triton_backend.make(False), CASES["decoder"], bad_inputs(kind))
+
+
+@pytest.mark.parametrize(("which", "itemsize", "vector"), CHANNELS_PER_THREAD)
+def test_blocks_are_powers_of_two_that_hold_every_sample(which, itemsize, vector):
+    for D, samples in itertools.product((4, 32, 256), (4, 8, 12, 32)):
+        size = block(which, itemsize, D, samples, 90 if vector else 86)
+        assert size.width >= max(D, samples) and size.rows >= 1
+        assert size.rows & (size.rows - 1) == size.width & (size.width - 1) == 0
