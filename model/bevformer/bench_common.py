@@ -242,6 +242,9 @@ def deliver(result: Dict[str, Any], out: Optional[str], talk: Talk) -> int:
 
 
 def as_text(result: Dict[str, Any]) -> str:
-    """Indented JSON with every plain list on one line."""
-    text = json.dumps(result, indent=1)
-    return re.sub(r"\[[^\[\]{}\"]*\]", lambda found: " ".join(found.group().split()), text) + "\n"
+    """Indented JSON with every list of numbers on one line."""
+
+    def joined(found: "re.Match[str]") -> str:
+        return "[" + ", ".join(found.group(1).replace(",", " ").split()) + "]"
+
+    return re.sub(r"\[\n([-+.\w\s,]*)\]", joined, json.dumps(result, indent=1)) + "\n"

@@ -1,5 +1,6 @@
 """`python -m bevformer.bench --plot FILE.png JSON...`: bars of every contender, a panel per number."""
 
+import io
 import math
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
@@ -34,7 +35,9 @@ def plot(out: str, paths: Sequence[str], talk: Talk) -> int:
             "Plots need matplotlib.",
             "Install it in this environment: pip install matplotlib",
         ) from error
-    write_whole(out, lambda stream: figure.savefig(stream, format=out.rsplit(".", 1)[1].lower(), dpi=110))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=out.rsplit(".", 1)[1].lower(), dpi=110)
+    write_whole(out, lambda stream: stream.write(drawn.getvalue()))
     talk.note("Wrote %s" % out)
     talk.result(out=out, files=list(paths))
     return 0

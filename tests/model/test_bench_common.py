@@ -1,0 +1,107 @@
+"""What all benchmarks share: rows, ratios, turns, and documents that are read back or refused."""
+
+import json
+
+import pytest
+import torch
+
+from bevformer import bench_common, bench_read
+from bevformer.bench_common import Protocol
+from bevformer.errors import ConfigError, DataError
+
+CPU = torch.device("cpu")
+
+
+def test_a_row_holds_median_and_quartiles_of_all_its_values():
+    row = bench_common.row("base spatial", "forward", "cpp", [5.0, 1.0, 2.0, 3.0, 4.0], saved_mb=0.0)
+    assert (row["low"], row["median"], row["high"], row["unit"], row["saved_mb"]) == (2.0, 3.0, 4.0, "s", 0.0)
+    assert bench_common.row("a", "b", "c", [7.0])["low"] == 7.0
+
+
+@pytest.mark.parametrize("unit, times", [("s", 4.0), ("GB", 4.0), ("frames/s", 0.25)])
+def test_a_ratio_is_above_one_when_the_contender_is_better(unit, times):
+    rows = [bench_common.row("a", "b", who, [value], unit) for who, value in (("plain", 8.0), ("fast", 2.0))]
+    found = bench_common.ratio(rows, "a", "b", "fast", "plain", goal=3.0)
+    assert found[0]["times"] == times and found[0]["met"] is (times >= 3)
+
+
+def test_there_is_no_ratio_to_what_was_not_measured():
+    assert bench_common.ratio([bench_common.row("a", "b", "fast", [1.0])], "a", "b", "fast", "plain") == []
+
+
+def test_contenders_take_turns_in_changing_order_after_warming_up():
+    order = []
+    runs = {name: (lambda name=name: order.append(name) or len(order)) for name in "ab"}
+    found = bench_common.take_turns(runs, Protocol(warm_up=1, repeats=3))
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab" and found == {"a": [3, 6, 7], "b": [4, 5, 8]}
+
+
+def test_no_new_round_begins_after_the_time_but_the_least_are_made():
+    found = bench_common.take_turns({"a": lambda: 1}, Protocol(repeats=9, seconds=0.0, least=2))
+    assert found == {"a": [1, 1]}
+
+
+def test_times_are_seconds_of_the_clock():
+    times = bench_common.compete({"a": lambda: None}, CPU, Protocol(repeats=2, least=2))
+    assert len(times["a"]) == 2 and all(0 <= each < 1 for each in times["a"])
+
+
+def test_presets_have_short_names_and_unknown_ones_are_refused():
+    assert bench_common.preset_of("base") == bench_common.preset_of("bevformer_base")
+    with pytest.raises(ConfigError, match="unknown preset: 'huge'"):
+        bench_common.preset_of("huge")
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, words in (("cuda", "sees no GPU"), ("tpu", "--device tpu")):
+        with pytest.raises(ConfigError, match=words):
+            bench_common.device_of(name)
+
+
+def document(kind="ops", **more):
+    header = bench_common.begin(kind, ["--preset", "micro"], CPU, 0.0)
+    return bench_common.finish(header, [bench_common.row("a", "b", "c", [1.0, 2.0])], **more)
+
+
+def test_a_document_says_what_it_was_measured_with_and_is_read_back(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(bench_common.as_text(document(about="words")))
+    found = bench_read.read(str(path))
+    assert found["command"] == "python -m bevformer.bench ops --preset micro" and found["about"] == "words"
+    assert found["host"]["cpus"] >= 1 and "scipy" in found["versions"] and "load_1m_before" in found
+    assert '"all": [1.0, 2.0]' in path.read_text()  # a list of numbers is one line
+
+
+def test_lists_of_words_survive_being_written_on_one_line():
+    odd = {"a": ["x, y", "[1,  2]", "[\n1]"], "b": [], "c": [[1, -2.5e-3], [3], [float("inf")], [None, True]]}
+    assert json.loads(bench_common.as_text(odd)) == odd
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (None, "cannot read"),
+        ('{"schema": ', "is no JSON"),
+        ("[1, 2]", "is not from"),
+        ('{"schema": "bevformer-bench/1", "kind": "other"}', "is not from"),
+        ('{"schema": "bevformer-bench/1", "kind": "ops"}', "row 0"),
+        ('{"schema": "bevformer-bench/1", "kind": "ops", "rows": [{"case": "a"}]}', "has no what, who, unit"),
+    ],
+)
+def test_what_is_no_benchmark_is_refused_by_name(tmp_path, content, words):
+    path = tmp_path / "b.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=words) as caught:
+        bench_read.read(str(path))
+    assert "b.json" in caught.value.seen
+
+
+def test_a_row_whose_number_is_a_word_is_refused(tmp_path):
+    broken = document()
+    broken["rows"][0]["median"] = "fast"
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(broken))
+    with pytest.raises(DataError, match="row 0 of .* has no number"):
+        bench_read.read(str(path))
