@@ -28,7 +28,7 @@ from .ledger import IDENTICAL
 from .nominal import image_size, nominal_sample
 from .plan import Ghost, plan
 from .record import host_summary, now_text, versions
-from .rungs import apply_rungs, rungs_for
+from .rungs import LADDER, apply_rungs, asked_by, rungs_for
 from .talk import Talk
 
 ALWAYS = ("weights", "optimiser state")  # are there before the step
@@ -96,7 +96,8 @@ def _made() -> Dict[str, Any]:
 
 
 def _document(header: Dict[str, Any], kept: Dict[str, Any]) -> Dict[str, Any]:
-    return finish(header, rows_of(kept["ladder_gib"]), about=ABOUT, **kept)
+    ladder = [dict(name=each.name, what=each.what, effect=each.effect, ask=asked_by(each)) for each in LADDER]
+    return finish(header, rows_of(kept["ladder_gib"]), about=ABOUT, ladder=ladder, **kept)
 
 
 def _write(header: Dict[str, Any], kept: Dict[str, Any], out: Optional[str]) -> None:

@@ -1,0 +1,237 @@
+"""`python -m bevformer.bench ops`: every installed implementation of the attentions, side by side.
+
+Forward without gradients; training, which is a forward and a backward pass, and its backward part alone.
+Their numbers are compared with grid_sample's in float64: a fast one that is wrong is shown as wrong.
+"""
+
+import argparse
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .allocated import allocated_peak_b
+from .atomic import write_atomically
+from .bench_cases import KINDS, Case, make_case
+from .bench_common import (
+    Protocol,
+    add_options,
+    as_text,
+    begin,
+    check_options,
+    deliver,
+    device_of,
+    finish,
+    preset_of,
+    ratio,
+    row,
+    seconds_of,
+    take_turns,
+)
+from .bench_contenders import BASELINE, NAMES, contenders
+from .errors import ConfigError
+from .memory import is_out_of_memory
+from .ops.backends import RESAMPLING, Backend
+from .saved import SavedBytes
+from .talk import Talk
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Largest difference to float64, in units of the largest number: float32 sums of a few hundred terms, and
+# numbers with 8 or 11 bits.  A wrong corner or order of points is off by a tenth and more.
+BOUNDS = {"float32": 1e-4, "bfloat16": 4e-2, "float16": 1e-2}
+GOALS: Dict[Tuple[str, str, str], float] = {  # device, kind of case, what -> at least so many times BASELINE
+    ("cpu", "temporal", "forward"): 6.0,
+    ("cpu", "temporal", "training"): 5.0,
+    ("cpu", "spatial layer", "forward"): 4.0,
+    ("cpu", "spatial layer", "training"): 4.0,
+}
+ABOUT = (
+    "Seconds; medians and quartiles. ratios: %s / contender, above 1 when the contender is faster. max_error:"
+    " largest difference to grid_sample in float64 in units of the largest number, of the output (forward) or"
+    " the gradients (training). saved_mb: what waits for the backward pass beyond the inputs, peak_mb: the"
+    " most beyond what was there before; 1 MB is 1e6 bytes." % BASELINE
+)
+Rows = List[Dict[str, Any]]
+
+
+def main(argv: Sequence[str], talk: Talk) -> int:
+    parser = argparse.ArgumentParser(prog="bench ops", description=__doc__)
+    add_options(parser, ("tiny", "base"))
+    parser.add_argument("--case", nargs="+", default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--who", nargs="+", metavar="NAME", help="contenders (default: all there are)")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=sorted(DTYPES))
+    args = parser.parse_args(argv)
+    protocol, device = check_options(parser, args), device_of(args.device)
+    unknown = [kind for kind in args.case if kind not in KINDS]
+    if unknown:
+        raise ConfigError("unknown case: %r" % unknown[0], do="One of: " + ", ".join(KINDS))
+    configs = [preset_of(name) for name in args.preset]
+    header = begin("ops", argv, device, time.monotonic())
+    backends, absent = contenders(device.type, args.who)
+    for name, why in absent.items():
+        talk.note("%s is not here: %s" % (name, why))
+    rows: Rows = []
+    wanted = [(config, kind, dtype) for config in configs for kind in args.case for dtype in args.dtype]
+    for done, (config, kind, dtype) in enumerate(wanted, 1):
+        case = make_case(config, kind, DTYPES[dtype], device)
+        found, failed = measure(case, backends, BOUNDS[dtype], device, protocol, talk)
+        rows += found
+        absent.update(("%s, %s" % (case.name, name), why) for name, why in failed.items())
+        del case
+        more = dict(protocol=protocol.told(), about=ABOUT, cases_left=len(wanted) - done)
+        result = finish(header, rows, ratios(rows, device), absent, **more)
+        if args.out:  # what was measured stays where the rest is cut off
+            write_atomically(args.out, as_text(result))
+    return deliver(result, args.out, talk)
+
+
+def measure(
+    case: Case,
+    backends: Dict[str, Backend],
+    bound: float,
+    device: torch.device,
+    protocol: Protocol,
+    talk: Talk,
+) -> Tuple[Rows, Dict[str, str]]:
+    """The rows of a case, and why a contender has none."""
+    exact, exact_gradients = exact_results(case)
+    facts: Dict[str, Dict[str, Dict[str, Any]]] = {}
+    failed: Dict[str, str] = {}
+    for name, backend in backends.items():
+        try:
+            facts[name] = check(case, backend, exact, exact_gradients, bound, device)
+        except Exception as error:  # what another's operator cannot do is a result, not the end of the run
+            failed[name] = "%s: %s" % (type(error).__name__, str(error).strip().split("\n")[0][:200])
+            if is_out_of_memory(error) and device.type == "cuda":
+                torch.cuda.empty_cache()
+            talk.note("%s, %s failed: %s" % (case.name, name, failed[name]))
+    del exact, exact_gradients
+    runs = {name: _run(case, backends[name], device) for name in facts}
+    rows: Rows = []
+    for name, rounds in take_turns(runs, protocol).items():
+        for what in ("forward", "training", "backward"):
+            values = [each[what] for each in rounds]
+            rows.append(row(case.name, what, name, values, **facts[name].get(what, {})))
+        talk.note(told(rows[-3:]))
+    return rows, failed
+
+
+def told(rows: Rows) -> str:
+    """`base spatial, cpp: forward 410.2 ms, ...`"""
+    times = ", ".join("%s %.4g ms" % (each["what"], each["median"] * 1e3) for each in rows)
+    wrong = "" if all(each.get("right", True) for each in rows) else "  WRONG NUMBERS"
+    return "%s, %s: %s%s" % (rows[0]["case"], rows[0]["who"], times, wrong)
+
+
+def exact_results(case: Case) -> Tuple[Tensor, Optional[List[Tensor]]]:
+    """Output and gradients by grid_sample in float64; None for the gradients of a case with weights."""
+    inputs = [each.detach().double() for each in case.inputs]
+    with torch.no_grad():
+        out = case.call(RESAMPLING, inputs)
+    return out, gradients(case.part or case, RESAMPLING, inputs) if len(inputs) == 3 else None
+
+
+def gradients(case: Case, backend: Backend, inputs: Sequence[Tensor]) -> List[Tensor]:
+    leaves = [each.detach().requires_grad_() for each in inputs]
+    out = case.call(backend, leaves)
+    return list(torch.autograd.grad((out * _weight(out)).sum(), leaves))
+
+
+def _weight(out: Tensor) -> Tensor:
+    """What the output is multiplied by before it is summed: no two alike, and the same for every dtype."""
+    return (
+        torch.linspace(-1, 1, out.numel(), device=out.device, dtype=torch.float64).view_as(out).to(out.dtype)
+    )
+
+
+def check(
+    case: Case,
+    backend: Backend,
+    exact: Tensor,
+    exact_gradients: Optional[List[Tensor]],
+    bound: float,
+    device: torch.device,
+) -> Dict[str, Dict[str, Any]]:
+    """What is known of a contender besides its times, by `what`."""
+    with torch.no_grad():
+        forward = error_of(case.call(backend, case.inputs), exact)
+    facts = {"forward": dict(max_error=forward, right=forward <= bound)}
+    if exact_gradients is not None:
+        ours = gradients(case.part or case, backend, case.inputs)
+        worst = max(error_of(*pair) for pair in zip(ours, exact_gradients))
+        facts["training"] = dict(max_error=worst, right=worst <= 10 * bound)
+        del ours
+    else:
+        facts["training"] = {}
+    facts["training"].update(
+        saved_mb=round(saved_b(case, backend) / 1e6, 3),
+        peak_mb=round(peak_b(lambda: _train(case, backend), device) / 1e6, 2),
+    )
+    return facts
+
+
+def error_of(ours: Tensor, exact: Tensor) -> float:
+    """The largest difference in units of the largest number; infinite where one is no number."""
+    apart = float((ours.double() - exact).abs().max()) / max(float(exact.abs().max()), 1e-30)
+    return float("%.3g" % apart) if apart == apart else float("inf")
+
+
+def saved_b(case: Case, backend: Backend) -> int:
+    """Bytes that wait for the backward pass, beyond the inputs."""
+    there = nn.Module()
+    for place, tensor in enumerate((*case.inputs, *case.held)):
+        there.register_buffer("t%d" % place, tensor)
+    saved = SavedBytes(there)
+    with saved.counting("all"):
+        case.call(backend, case.inputs)
+    return saved.total
+
+
+def peak_b(work: Callable[[], object], device: torch.device) -> int:
+    if device.type != "cuda":
+        return allocated_peak_b(work)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    torch.cuda.synchronize(device)
+    return int(torch.cuda.max_memory_allocated(device) - before)
+
+
+def _train(case: Case, backend: Backend) -> List[Tensor]:
+    out = case.call(backend, case.inputs)
+    return list(torch.autograd.grad(out, case.inputs, torch.ones_like(out), allow_unused=True))
+
+
+def _run(case: Case, backend: Backend, device: torch.device) -> Callable[[], Dict[str, float]]:
+    """One round of a contender: seconds by what was done."""
+    made: List[Tensor] = []
+
+    def infer() -> None:
+        with torch.no_grad():
+            case.call(backend, case.inputs)
+
+    def forward() -> None:
+        made.append(case.call(backend, case.inputs))
+
+    def backward() -> None:
+        out = made.pop()
+        torch.autograd.grad(out, case.inputs, torch.ones_like(out), allow_unused=True)
+
+    def run() -> Dict[str, float]:
+        inferred, first, second = (seconds_of(work, device) for work in (infer, forward, backward))
+        return {"forward": inferred, "training": first + second, "backward": second}
+
+    return run
+
+
+def ratios(rows: Rows, device: torch.device) -> Rows:
+    found: Rows = []
+    for case in dict.fromkeys(each["case"] for each in rows):
+        kind = " ".join(case.split()[1:])
+        for what in ("forward", "training", "backward"):
+            for name in NAMES[1:]:
+                goal = GOALS.get((device.type, kind, what)) if name == "cpp" else None
+                found += ratio(rows, case, what, name, BASELINE, goal)
+    return found

@@ -1,0 +1,115 @@
+"""The attentions side by side: real geometry, and wrong numbers shown as wrong."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from bevformer import bench_cases, bench_contenders, bench_ops
+from bevformer.bench_common import preset_of
+from bevformer.bench_read import read
+from bevformer.errors import ConfigError
+from bevformer.ops.backends import REFERENCE
+
+WORDS = ["--preset", "micro", "--case", "decoder", "--repeats", "1"]
+CPU = torch.device("cpu")
+
+
+def by_who(path, what):
+    return {row["who"]: row for row in read(str(path))["rows"] if row["what"] == what}
+
+
+def test_every_contender_has_times_memory_and_its_distance_to_float64(tmp_path, heard):
+    out = tmp_path / "ops.json"
+    assert bench_ops.main([*WORDS, "--out", str(out)], heard) == 0
+    rows = by_who(out, "training")
+    assert {"grid_sample", "reference"} <= set(rows)
+    assert all(row["right"] and 0 <= row["max_error"] < 1e-4 for row in rows.values())
+    assert rows["grid_sample"]["saved_mb"] > 0 and rows["grid_sample"]["peak_mb"] > 0
+    assert read(str(out))["cases_left"] == 0 and {"triton", "mmcv", "deformops"} & set(
+        read(str(out))["absent"]
+    )
+
+
+def test_a_fast_contender_that_is_wrong_is_shown_as_wrong(tmp_path, heard, monkeypatch):
+    wrong = dataclasses.replace(
+        REFERENCE, name="cpp", deform_attn=lambda *inputs: REFERENCE.deform_attn(*inputs) * 1.01
+    )
+    both = {"grid_sample": REFERENCE, "cpp": wrong}
+    monkeypatch.setattr(bench_ops, "contenders", lambda device_type, names: (both, {}))
+    out = tmp_path / "ops.json"
+    bench_ops.main([*WORDS, "--out", str(out)], heard)
+    assert not by_who(out, "forward")["cpp"]["right"] and by_who(out, "forward")["grid_sample"]["right"]
+    assert any("cpp" in note and "WRONG NUMBERS" in note for note in heard.notes)
+
+
+def test_a_contender_that_fails_is_named_and_the_others_go_on(tmp_path, heard, monkeypatch):
+    def broken(*inputs):
+        raise RuntimeError("no kernel image is available\nmore")
+
+    both = {"reference": REFERENCE, "mmcv": dataclasses.replace(REFERENCE, name="mmcv", deform_attn=broken)}
+    monkeypatch.setattr(bench_ops, "contenders", lambda device_type, names: (both, {}))
+    out = tmp_path / "ops.json"
+    bench_ops.main([*WORDS, "--out", str(out)], heard)
+    assert set(by_who(out, "forward")) == {"reference"}
+    assert read(str(out))["absent"] == {"micro decoder, mmcv": "RuntimeError: no kernel image is available"}
+
+
+@pytest.mark.parametrize("kind", bench_cases.KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_every_case_runs_forward_and_backward_in_both_formulations(kind, dtype):
+    case = bench_cases.make_case(preset_of("micro"), kind, dtype, CPU)
+    found = bench_contenders.contenders("cpu", ["grid_sample", "reference"])[0]
+    exact, gradients = bench_ops.exact_results(case)
+    bound = 1e-4 if dtype is torch.float32 else 4e-2
+    for backend in found.values():
+        facts = bench_ops.check(case, backend, exact, gradients, bound, CPU)
+        assert facts["forward"]["right"] and facts["training"].get("right", True), facts
+    assert case.name == f"micro {kind}" + (" bf16" if dtype is torch.bfloat16 else "")
+
+
+@pytest.mark.parametrize(
+    "preset, shapes",
+    [("tiny", [(15, 25)]), ("small", [(23, 40)]), ("base", [(116, 200), (58, 100), (29, 50), (15, 25)])],
+)
+def test_levels_are_those_of_the_backbone_and_neck(preset, shapes):
+    assert bench_cases.level_shapes(preset_of(preset)) == shapes
+
+
+def test_bases_cameras_see_as_much_as_was_counted_on_nuscenes():
+    pairs = bench_cases.seen_queries(preset_of("base")).pairs
+    assert len(pairs.row_V) == pytest.approx(44855, rel=0.02)
+    few = bench_cases.seen_queries(preset_of("base"), 2000).pairs
+    assert len(few.counts_G) == 40000 and len(few.row_V) < 3000
+
+
+def test_contenders_asked_for_by_name_have_to_be_there():
+    with pytest.raises(ConfigError, match="unknown contender: magic"):
+        bench_contenders.contenders("cpu", ["magic"])
+    with pytest.raises(ConfigError):
+        bench_contenders.contenders("cpu", ["mmcv"])  # no such package in this environment
+    found, absent = bench_contenders.contenders("cpu", None)
+    assert {"grid_sample", "reference"} <= set(found) and set(found) | set(absent) == set(
+        bench_contenders.NAMES
+    )
+
+
+def test_an_unknown_case_is_refused(heard):
+    with pytest.raises(ConfigError, match="unknown case: 'sideways'"):
+        bench_ops.main(["--case", "sideways"], heard)
+
+
+@pytest.mark.parametrize("kind, dtype", [("temporal", torch.bfloat16), ("decoder", torch.float32)])
+def test_no_sample_lies_on_the_edge_of_a_cell_where_gradients_jump(kind, dtype):
+    case = bench_cases.make_case(preset_of("micro"), kind, dtype, CPU)
+    offsets, reference = case.inputs[1].detach().float(), case.held[0]
+    centres = (25 * reference - 0.5).transpose(1, 2) if kind == "temporal" else 25 * reference - 0.5
+    shape = (1, offsets.shape[1], 1, offsets.shape[3], 1, 2)
+    places = offsets + centres.reshape(shape)
+    assert float((places - places.round()).abs().min()) > 1.9e-3
+
+
+def test_no_number_is_infinitely_wrong():
+    exact = torch.ones(3, dtype=torch.float64)
+    assert bench_ops.error_of(torch.tensor([1.0, float("nan"), 1.0]), exact) == float("inf")
+    assert bench_ops.error_of(torch.tensor([1.0, 1.5, 1.0]), exact) == 0.5
