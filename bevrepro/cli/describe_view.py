@@ -49,6 +49,7 @@ def _memory(memory: dict[str, Any]) -> list[str]:
         f"memory of a training step with {samples} sample{'s' * (samples != 1)} per device, in GiB",
         *(f"{name:<46}{size:>9.3f}" for name, size in rows),
         *([f"DCNv2 operator: {memory['dcn_backend']}"] if memory["dcn_backend"] else []),
+        *([f"Attention: {memory['attention_backend']}"] if memory.get("attention_backend") else []),
         *textwrap.wrap(memory["measured"], WIDTH),
         *textwrap.wrap(memory["not_included"], WIDTH),
     ]

@@ -22,6 +22,7 @@ def lines(result: dict[str, Any], judgement: Judgement, pace: Pace | None = None
         f"What that moment is made of, in GiB, with {_samples(memory)} per device:",
         *(f"  {part:<44}{gib:>9.3f}" for part, gib in _by_size(memory["parts_gib"])),
         *([f"DCNv2 operator: {memory['dcn_backend']}"] if memory["dcn_backend"] else []),
+        *([f"Attention: {memory['attention_backend']}"] if memory.get("attention_backend") else []),
         "",
         *_ladder(result),
         *_others(result),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .config import OpsConfig
 from .layers import init_projection, init_sampling
-from .ops.backends import RESAMPLING, Backend, choose
+from .ops.backends import RESAMPLING, Backend, choose, known
 from .ops.visible import Visibility
 
 
@@ -31,10 +31,10 @@ class Attention(nn.Module):
 
 
 def use_operators(model: nn.Module, ops: OpsConfig) -> None:
-    """Every attention of the model runs through the backend that the configuration names."""
+    """Every attention of the model runs through the backend that the configuration names.  ConfigError."""
     for module in model.modules():
         if isinstance(module, Attention):
-            module.backend, module.deterministic = ops.attention, ops.deterministic
+            module.backend, module.deterministic = known(ops.attention), ops.deterministic
 
 
 class BEVCrossAttention(Attention):

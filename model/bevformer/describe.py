@@ -15,10 +15,12 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from .attention import Attention
 from .config import Config, override
 from .detector import BEVFormer, build_model
 from .losses import detection_losses
 from .nominal import ImageSize, image_size, nominal_meta, nominal_truth
+from .ops import backends as attention_backends
 from .ops.dcn_backends import choose
 from .ops.dcn_layer import ModulatedDeformConv
 from .saved import SavedBytes
@@ -123,6 +125,7 @@ def memory_table(model: nn.Module, saved: Dict[str, int], batch: int) -> Dict[st
         rows,
         total_gib=sum(rows.values()),
         dcn_backend=dcn_backend(model),
+        attention_backend=attention_backend(model),
         saved_by_part_gib={label: size / GIB for label, size in saved.items()},
         samples=batch,
         measured=MEASURED,
@@ -139,7 +142,10 @@ def measure_saved(
     saved = SavedBytes(model, ghost)
     watch_parts(saved, model)
     watch_parts(saved, ghost)
+    attention = attention_backend(model)
     place_dcn(ghost, dcn_backend(model))
+    place_attention(ghost, attention)
+    place_attention(model, attention)
     metas = [nominal_meta(size)] * batch
     truths = [nominal_truth(classes=config.head.num_classes)] * batch
     images = torch.empty(batch, config.transformer.num_cams, 3, *size.padded_hw, device="meta")
@@ -161,6 +167,24 @@ def dcn_backend(model: nn.Module) -> Optional[str]:
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     backends = {m.backend for m in model.modules() if isinstance(m, ModulatedDeformConv)}
     return choose(backends.pop(), device_type)[0] if backends else None
+
+
+def attention_backend(model: nn.Module) -> str:
+    """What the attentions are counted as: what would run on this machine's GPU; without one, what every other
+    machine has as well, grid_sample, unless the configuration names another."""
+    names = {module.backend for module in model.modules() if isinstance(module, Attention)}
+    name = names.pop() if names else "reference"
+    if torch.cuda.is_available():
+        return attention_backends.choose(name, "cuda").name
+    return "reference" if name == "auto" else name
+
+
+def place_attention(model: nn.Module, backend: str) -> None:
+    """Let the attentions save what `backend` saves: on the meta device, or on a CPU that may lack it."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            ghost = next(module.parameters()).is_meta
+            module.backend = backend if ghost or backend == "reference" else "auto"
 
 
 class _InputsSaved(torch.autograd.Function):

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 
 from .config import PRESETS, Config, override
-from .describe import GIB, OPTIMIZER_TENSORS, dcn_backend, place_dcn, watch_parts
+from .describe import (
+    GIB,
+    OPTIMIZER_TENSORS,
+    attention_backend,
+    dcn_backend,
+    place_attention,
+    place_dcn,
+    watch_parts,
+)
 from .detector import BEVFormer, build_model
 from .errors import UserError
 from .ledger import ROUNDING
@@ -150,7 +158,9 @@ class Ghost:
         weights_b = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         trained_b = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         self.always_b = {"weights": weights_b, "optimiser state": OPTIMIZER_TENSORS * trained_b}
+        self.attention_backend = attention_backend(model)
         self.model = model.to("meta")
+        place_attention(self.model, self.attention_backend)
         place_dcn(self.model, self.dcn_backend)
 
     def take(self, each: Rung) -> None:
@@ -171,6 +181,7 @@ class Ghost:
             "samples": self.config.schedule.samples_per_gpu,
             "queue_length": self.config.data.queue_length,
             "dcn_backend": self.dcn_backend,
+            "attention_backend": self.attention_backend,
             "measured": MEASURED,
             "not_included": NOT_INCLUDED,
         }

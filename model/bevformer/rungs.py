@@ -4,11 +4,12 @@ Mildest first (ledger).  `apply_rungs` changes how a built model runs, never its
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Tuple
+from typing import Any, Dict, Iterable, List, Tuple
 
+import torch
 from torch import nn
 
-from .attention import BEVCrossAttention, SpatialCrossAttention, TemporalSelfAttention
+from .attention import Attention
 from .backbone import ResNet
 from .config import Config
 from .decoder import Decoder
@@ -17,6 +18,7 @@ from .errors import ConfigError
 from .frozen_norm import freeze_norms
 from .ledger import CHANGES, IDENTICAL, ROUNDING, STATISTICS
 from .micro_backbone import MicroBackbone
+from .ops.backends import choose
 from .ops.dcn_layer import ModulatedDeformConv
 
 EFFECTS = (IDENTICAL, ROUNDING, STATISTICS, CHANGES)
@@ -40,6 +42,7 @@ LADDER = (
     Rung("decoder-layers", "each decoder layer runs again in the backward pass", IDENTICAL),
     Rung("sampling", "deformable attention keeps its inputs and samples again, map by map", IDENTICAL),
     Rung("backbone-groups", "groups of blocks run again too, so that fewer inputs of blocks wait", IDENTICAL),
+    Rung("fused-attention", "attention by compiled operators that keep their inputs only", ROUNDING),
     Rung("frozen-norms", "frozen batch norms as one multiplication and addition per channel", ROUNDING),
     Rung("bf16", "autocast to bf16", STATISTICS, amp="bf16"),
 )
@@ -138,12 +141,38 @@ class _Norms:
         freeze_norms(model)
 
 
+@dataclass(frozen=True)
+class _Fused:
+    """Attention by grid_sample where a fused operator could run; on the meta device always one could."""
+
+    def concerns(self, model: nn.Module) -> bool:
+        if all(each.operators(device).saves_inputs_only for each, device in _attentions(model)):
+            return False
+        return all(
+            choose(self._name(device), device.type).saves_inputs_only for _, device in _attentions(model)
+        )
+
+    def apply(self, model: nn.Module) -> None:
+        for module, device in _attentions(model):
+            module.backend = self._name(device)
+
+    def _name(self, device: torch.device) -> str:
+        return "triton" if device.type == "meta" else "auto"
+
+
+def _attentions(model: nn.Module) -> List[Tuple[Attention, torch.device]]:
+    """Each with the device of its weights."""
+    found = [module for module in model.modules() if isinstance(module, Attention)]
+    return [(module, next(module.parameters()).device) for module in found]
+
+
 _APPLY: Dict[str, Any] = {
     "encoder-layers": _Switch("recompute_layers", (Encoder,)),
     "dcn-taps": _Switch("recompute_taps", (ModulatedDeformConv,)),
     "backbone-blocks": _Switch("checkpoint_blocks", (ResNet, MicroBackbone)),
     "decoder-layers": _Switch("recompute_layers", (Decoder,)),
-    "sampling": _Switch("resample", (BEVCrossAttention, SpatialCrossAttention, TemporalSelfAttention)),
+    "sampling": _Switch("resample", (Attention,)),
     "backbone-groups": _Switch("checkpoint_groups", (ResNet,)),
+    "fused-attention": _Fused(),
     "frozen-norms": _Norms(),
 }

@@ -54,12 +54,17 @@ REFERENCE = of_deform_attn("reference", deform_attn, False)
 RESAMPLING = of_deform_attn("reference", functools.partial(deform_attn, again=True), False)
 
 
-def load(name: str, device_type: str, deterministic: bool = False) -> Backend:
-    """The backend of that name.  ConfigError when it is not there or gives other numbers than grid_sample."""
-    if name == "reference":
-        return REFERENCE
+def known(name: str) -> str:
+    """Raises ConfigError with the names there are."""
     if name not in NAMES:
         raise ConfigError("unknown ops.attention: %r" % name, do="One of: " + ", ".join(NAMES))
+    return name
+
+
+def load(name: str, device_type: str, deterministic: bool = False) -> Backend:
+    """The backend of that name.  ConfigError when it is not there or gives other numbers than grid_sample."""
+    if known(name) == "reference":
+        return REFERENCE
     try:
         backend = _loaded(name, device_type, deterministic)
         difference = disagreement(backend, device_type)
@@ -90,9 +95,9 @@ def _loaded(name: str, device_type: str, deterministic: bool) -> Backend:
         from .triton_backend import load as load_triton
 
         return load_triton(device_type, deterministic)
-    from ..mm import attention_backend
+    from .mmcv_backend import load as load_mmcv
 
-    return attention_backend(device_type)
+    return load_mmcv(device_type)
 
 
 @functools.lru_cache(maxsize=None)

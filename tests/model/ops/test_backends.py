@@ -1,0 +1,97 @@
+"""The choice of a backend: the rule, refusals, and the check of numbers before the first use."""
+
+import dataclasses
+import sys
+import types
+import warnings
+
+import pytest
+import torch
+
+from bevformer.config import override, preset
+from bevformer.detector import build_model
+from bevformer.errors import ConfigError
+from bevformer.ops import backends
+from bevformer.ops.backends import REFERENCE, choose, disagreement, load
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    choose.cache_clear()
+    yield
+    choose.cache_clear()
+
+
+def broken(**changes):
+    return dataclasses.replace(REFERENCE, name="broken", **changes)
+
+
+def test_grid_sample_agrees_with_itself():
+    assert disagreement(REFERENCE, "cpu") == 0
+
+
+@pytest.mark.parametrize("name", ["deform_attn", "temporal_attn", "spatial_attn"])
+def test_an_operator_that_is_off_or_nan_is_noticed(name):
+    right = getattr(REFERENCE, name)
+    assert disagreement(broken(**{name: lambda *args: right(*args) * 1.01}), "cpu") > backends.TOLERANCE
+    far = disagreement(broken(**{name: lambda *args: right(*args) * float("nan")}), "cpu")
+    assert far != far
+
+
+def test_a_wrong_gradient_is_noticed():
+    def attend(value, shapes, points, offsets, logits):
+        return REFERENCE.deform_attn(value, shapes, points, offsets.detach() + 0 * offsets, logits)
+
+    assert disagreement(broken(deform_attn=attend), "cpu") > backends.TOLERANCE
+
+
+def test_one_that_disagrees_is_refused_by_name_and_passed_over_by_auto(monkeypatch):
+    wrong = broken(spatial_attn=lambda *args: 2 * REFERENCE.spatial_attn(*args))
+    monkeypatch.setattr(backends, "_loaded", lambda *args: wrong)
+    with pytest.raises(ConfigError, match="other numbers than grid_sample"):
+        load("cpp", "cpu")
+    with pytest.warns(UserWarning, match="other numbers"):
+        assert choose("auto", "cpu") is REFERENCE
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose("auto", "cpu") is REFERENCE  # said once
+
+
+def test_one_that_cannot_run_is_refused_with_the_reason(monkeypatch):
+    def fail(*args):
+        raise OSError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(backends, "_loaded", fail)
+    with pytest.raises(ConfigError, match="libgomp"):
+        choose("cpp", "cpu")
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError) as caught:
+        build_model(override(preset("bevformer_micro"), ["ops.attention=cuda"]))
+    assert "triton" in caught.value.do
+
+
+def test_mmcvs_operator_gives_our_numbers(monkeypatch):
+    """Its grid_sample version, written from its documentation: locations in [0, 1], weights after softmax."""
+    from bevformer.bench_plain import plain_deform_attn
+
+    module = types.ModuleType("mmcv.ops.multi_scale_deform_attn")
+    module.multi_scale_deformable_attn_pytorch = lambda value, shapes, locations, weights: plain_deform_attn(
+        value, [tuple(row) for row in shapes.tolist()], locations, weights
+    )
+    for name in ("mmcv", "mmcv.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert load("mmcv", "cpu").name == "mmcv"
+
+
+def test_shapes_only_on_the_meta_device():
+    value, offsets = torch.empty(2, 18, 16, device="meta"), torch.empty(2, 5, 2, 2, 4, 2, device="meta")
+    fused = choose("triton", "meta")
+    out = fused.deform_attn(value.requires_grad_(), ((3, 4), (2, 3)), None, offsets, offsets[..., 0])
+    assert out.shape == (2, 5, 16) and fused.saves_inputs_only
+    assert torch.autograd.grad(out.sum(), value)[0].shape == value.shape
+    assert choose("auto", "meta") is REFERENCE
