@@ -43,9 +43,9 @@ def _sm(device: torch.device) -> int:
     return 90
 
 
-def _block(which: str, value: Tensor, logits: Tensor, H: int) -> Block:
+def _block(which: str, value: Tensor, logits: Tensor, H: int, fixed: bool = False) -> Block:
     L, P = logits.shape[-2:]
-    return block(which, value.element_size(), value.shape[-1] // H, L * P, _sm(value.device))
+    return block(which, value.element_size(), value.shape[-1] // H, L * P, _sm(value.device), fixed)
 
 
 def _on(device: torch.device) -> ContextManager[Any]:
@@ -90,9 +90,9 @@ class DeformAttn(torch.autograd.Function):
         value, points, offsets, logits = ctx.saved_tensors
         B, Q, H, T, _, P = logits.shape
         C, Z = value.shape[-1], points.shape[3]
-        sums = sums_like(value.shape, grad_out, Q * T, ctx.fixed)
+        sums = sums_like(value.shape, grad_out, Q, ctx.fixed)
         grad_offsets, grad_logits = _empty_rows(offsets), _empty_rows(logits)
-        maps, size = _whole_rows(value), _block("backward", value, logits, H)
+        maps, size = _whole_rows(value), _block("backward", value, logits, H, ctx.fixed)
         if grad_out.numel():
             with _on(value.device):
                 deform_backward[(-(-Q // size.rows), H, B)](
@@ -141,9 +141,9 @@ class SpatialAttn(torch.autograd.Function):
         pairs: Pairs = ctx.pairs
         G, H, _, P = logits.shape
         C, Z = value.shape[-1], points.shape[1]
-        sums = sums_like(value.shape, grad_out, max(1, G), ctx.fixed)
+        sums = sums_like(value.shape, grad_out, G, ctx.fixed)
         grad_offsets, grad_logits = _empty_rows(offsets), _empty_rows(logits)
-        maps, size = _whole_rows(value), _block("backward", value, logits, H)
+        maps, size = _whole_rows(value), _block("backward", value, logits, H, ctx.fixed)
         if grad_out.numel():
             with _on(value.device):
                 spatial_backward[(-(-G // size.rows), H)](

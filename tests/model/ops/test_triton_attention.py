@@ -101,6 +101,17 @@ def test_inputs_may_lie_in_memory_as_they_like():
     assert max(apart(ours, theirs) for ours, theirs in zip(found, expected)) < 1e-6
 
 
+@pytest.mark.parametrize("name", ["decoder", "tiny"])
+def test_maps_may_lie_further_apart_than_int32_can_count(name):
+    case = CASES[name]
+    given = inputs_of(case, torch.float16, DEVICE)
+    apart_by = 2**31 // (case.maps - 1) + 16
+    room = torch.empty(2**31 + 2**12, dtype=torch.float16, device=DEVICE)  # only what is written takes memory
+    value = room.as_strided(given.value.shape, (apart_by, given.value.shape[-1], 1)).copy_(given.value)
+    found = apply(OURS["atomics"], case, Inputs(value, given.offsets, given.logits, given.points))
+    assert torch.equal(found, apply(OURS["atomics"], case, given))
+
+
 @pytest.mark.parametrize("name", ["decoder", "temporal", "tiny"])
 def test_only_the_inputs_wait_for_the_backward_pass(name):
     case, saved = CASES[name], []
