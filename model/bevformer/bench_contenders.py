@@ -16,11 +16,12 @@ from torch import Tensor
 from .bench_plain import plain_deform_attn
 from .errors import ConfigError
 from .ops.backends import Backend, disagreement, load, of_deform_attn
+from .ops.mmcv_backend import sampling_locations
 
 BASELINE = "grid_sample"
 OURS = ("reference", "cpp", "triton", "triton deterministic")
 NAMES = (BASELINE, *OURS, "mmcv", "deformops")
-IN_FLOAT32, HALF = (BASELINE, "reference", "mmcv"), (torch.bfloat16, torch.float16)
+IN_FLOAT32, HALF = (BASELINE, "reference"), (torch.bfloat16, torch.float16)
 
 
 def contenders(device_type: str, names: Optional[Sequence[str]]) -> Tuple[Dict[str, Backend], Dict[str, str]]:
@@ -66,18 +67,6 @@ def widened(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return attend(*map(widen, (value, *rest))).to(value.dtype)
 
     return run
-
-
-def sampling_locations(
-    shapes_L: Sequence[Tuple[int, int]], reference_MQZ2: Tensor, offsets_MQHLP2: Tensor
-) -> Tensor:
-    """(M, Q, H, L, P, 2) in [0, 1] of each level's extent, as upstream materialises them."""
-    M, Q, H, L, P, _ = offsets_MQHLP2.shape
-    Z = reference_MQZ2.shape[2]
-    sizes = offsets_MQHLP2.new_tensor([[w, h] for h, w in shapes_L])
-    shifts = (offsets_MQHLP2 / sizes[:, None]).view(M, Q, H, L, P // Z, Z, 2)
-    points = reference_MQZ2.to(torch.promote_types(reference_MQZ2.dtype, offsets_MQHLP2.dtype))
-    return (points[:, :, None, None, None] + shifts).view(M, Q, H, L, P, 2)
 
 
 def plain_attend(
