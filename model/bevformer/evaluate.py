@@ -12,17 +12,23 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
+from .amp import FULL, KINDS, Precision, choose_precision
 from .atomic import write_atomically
 from .checkpoint import check_finite, load_checkpoint, notes_on
 from .config import Config, from_dict, override, preset, to_dict
 from .errors import CheckpointError, ConfigError, DataError, DiskError
+from .operators import tell_operators
 from .ranks import join, leave, local_device
 from .stream import CUTS, Step, run_stream
 from .talk import Talk
+from .types import Detections, Frame, VideoMemory
+
+if TYPE_CHECKING:
+    from .detector import BEVFormer
 
 SUBSETS = ("all", "labelled", "between")
 
@@ -53,6 +59,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="where several processes cut the video: scene gives the numbers of one process",
     )
     parser.add_argument("--limit", type=int, help="run only the first N frames")
+    parser.add_argument("--amp", choices=KINDS, help="mixed precision (default: off)")
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error("--limit has to be at least 1")
@@ -92,7 +99,8 @@ def _main(args: argparse.Namespace, talk: Talk) -> int:
     dataset = NuScenesQueue(infos, store, config, training=False, device_type=device.type)
     if args.results:
         return _score_file(args, infos, dataset, store, talk)
-    step = load_model(config, args.checkpoint, device, talk)
+    precision = choose_precision(args.amp or "off", config.schedule, device)
+    step = load_model(config, args.checkpoint, device, talk, precision)
     make_folder(args.out)
     path = os.path.join(args.out, "results_nusc.json")
     scoring = Scoring(infos, dataset, store, args, talk) if ranks.leads and not args.format_only else None
@@ -109,7 +117,13 @@ def _main(args: argparse.Namespace, talk: Talk) -> int:
     scores = scoring.run(path, tokens) if scoring else {}
     for score in scores.values():
         score["shift_current_reference"] = config.encoder.shift_current_reference
-        score.update(world_size=ranks.processes, cut=args.cut, speed=speed, config=to_dict(config))
+        score.update(
+            world_size=ranks.processes,
+            cut=args.cut,
+            speed=speed,
+            precision=precision.kind,
+            config=to_dict(config),
+        )
     _tell(path, args.out, len(tokens), scores, talk, **speed)
     return 0
 
@@ -203,7 +217,13 @@ def choose_device(gpus: int) -> torch.device:
     return local_device(bool(gpus))
 
 
-def load_model(config: Config, checkpoint: str, device: torch.device, talk: Optional[Talk] = None) -> Step:
+def load_model(
+    config: Config,
+    checkpoint: str,
+    device: torch.device,
+    talk: Optional[Talk] = None,
+    precision: Precision = FULL,
+) -> Step:
     """The model's `step` with the checkpoint's weights, all of them.  Raises CheckpointError."""
     if checkpoint == "none":
         raise CheckpointError(
@@ -218,7 +238,20 @@ def load_model(config: Config, checkpoint: str, device: torch.device, talk: Opti
     check_finite(model.state_dict(), checkpoint)
     for note in notes_on(checkpoint, meta, config) if talk else ():
         talk.note(note)
-    step: Step = model.to(device).eval().step
+    if talk:
+        tell_operators(model, device.type, talk)
+    return ready_step(model.to(device).eval(), precision)
+
+
+def ready_step(model: "BEVFormer", precision: Precision = FULL) -> Step:
+    """`model.step` in that precision, with an extractor made of its weights as they are now."""
+    with precision.autocast(model.device):
+        extract = model.extractor()
+
+    def step(frame: Frame, memory: Optional[VideoMemory]) -> Tuple[Detections, VideoMemory]:
+        with precision.autocast(model.device):
+            return model.step(frame, memory, extract)
+
     return step
 
 

@@ -7,6 +7,7 @@ import torch
 from .amp import FULL, Precision
 from .config import Config
 from .init_weights import departures
+from .pixels import choose
 from .ranks import ALONE, Ranks
 from .runstate import Options
 
@@ -32,9 +33,11 @@ def fidelity_ledger(
     ranks: Ranks = ALONE,
     precision: Precision = FULL,
     memory: Sequence[Mapping[str, Any]] = (),
+    atomic: Sequence[str] = (),
 ) -> List[Dict[str, Any]]:
     """Every departure of this run from its recipe.  `init`: the record of its initial weights, if any;
-    `memory`: entries about the memory ladder's rungs, of which one may be the precision.
+    `memory`: entries about the memory ladder's rungs, of which one may be the precision; `atomic`: parts
+    whose backward pass does not repeat bit for bit.
     """
     schedule, entries = config.schedule, []  # type: Any, List[Dict[str, Any]]
     if schedule.world_size != ranks.world:
@@ -57,15 +60,43 @@ def fidelity_ledger(
     if not any(entry.get("amp") for entry in memory):
         entries += _of_precision(schedule.fp16_loss_scale, precision, device)
     entries += [ledger_entry(what, CHANGES, why) for what, why in departures(config, init)]
-    if options.deterministic and device.type == "cuda":
+    entries += _of_images(config, device)
+    if options.deterministic and atomic:
         entries.append(
             ledger_entry(
                 "not bit for bit in spite of --deterministic",
                 ROUNDING,
-                "the backward pass of grid_sample has no deterministic CUDA version",
+                "no deterministic backward pass here: " + ", ".join(atomic),
             )
         )
     return entries + [dict(entry) for entry in memory]
+
+
+def _of_images(config: Config, device: torch.device) -> List[Dict[str, Any]]:
+    """What another decoder, and finishing images on the device, do to them."""
+    entries, data = [], config.data
+    if config.ops.decoder == "cv2-half":
+        why = "JPEGs lose their finest detail before they are scaled: 0.3 of 255 in the mean"
+        entries.append(ledger_entry("images decoded at half size", CHANGES, why))
+    if config.ops.decoder == "simplejpeg":
+        from .data.decoders import same_pixels
+
+        same = same_pixels()
+        why = "on pictures of several qualities it gave %s pixels as OpenCV here"
+        effect = IDENTICAL if same else STATISTICS
+        entries.append(
+            ledger_entry("images decoded by simplejpeg", effect, why % ("the same" if same else "other"))
+        )
+    if choose(config.ops.pixels, device.type) == "device":
+        exact = data.scale == 1.0 and not data.photometric
+        entries.append(
+            ledger_entry(
+                "images finished on the device instead of in OpenCV",
+                IDENTICAL if exact else ROUNDING,
+                "bytes and draws are the same; HSV colours and scaling differ by less than 1e-3 of 255",
+            )
+        )
+    return entries
 
 
 def _of_precision(recipe_scale: float, precision: Precision, device: torch.device) -> List[Dict[str, Any]]:

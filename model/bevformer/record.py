@@ -18,6 +18,7 @@ from .config import Config, to_dict
 from .frames import frames_digest
 from .ledger import fidelity_ledger
 from .loop import Outcome
+from .operators import not_repeatable, operators_record
 from .provenance import code_record, environment_record, numerics, package_digest
 from .runstate import Options
 from .step import Training
@@ -148,7 +149,14 @@ class RunKeeper:
         self.work_dir, self._device, self._ranks = options.work_dir, job.device, job.ranks
         self._start_s, self._start_cpu_s = time.monotonic(), time.process_time()
         self.ledger = fidelity_ledger(
-            config, options, job.device, init, job.ranks, job.scale.precision, job.memory.entries
+            config,
+            options,
+            job.device,
+            init,
+            job.ranks,
+            job.scale.precision,
+            job.memory.entries,
+            not_repeatable(job.model, job.device),
         )
         self._session = _session(options, job, preflight)
         if len(hosts) > 1:
@@ -242,6 +250,7 @@ def _session(options: Options, job: Training, preflight: Optional[Dict[str, Any]
         "versions": versions(),
         "host": host_summary(job.device),
         "numerics": numerics(),
+        "operators": operators_record(job.model, job.device.type),
         "environment": environment_record(),
         "code": code_record(),
         "package_sha256": package_digest(),

@@ -36,8 +36,9 @@ from .ladder import (
 )
 from .loading import free_shared_memory_b, workers_that_fit
 from .memory import DoesNotFit, OutOfMemory, memory_of
+from .operators import tell_operators
 from .optim import build_optimizer
-from .pixels import asked, choose, data_after_decoding
+from .pixels import choose, data_after_decoding
 from .preflight import pointless, preflight
 from .provenance import data_record
 from .ranks import Ranks, join, leave, local_device
@@ -70,7 +71,8 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     check_gpus(args.gpus)
     if int(os.environ.get("RANK") or 0):
         talk = talk.only_errors()
-    config = override(read_config(args.config, talk), args.cfg_options)
+    repeatable = ["ops.deterministic=True"] if args.deterministic else []
+    config = override(read_config(args.config, talk), repeatable + args.cfg_options)
     store = open_store(args.data_root)
     infos = load_infos(infos_path(args.infos, "train"))
     for note in getattr(infos, "notes", ()):
@@ -134,7 +136,7 @@ def sample_bytes(config: Config, infos: Sequence[Mapping[str, Any]], device_type
     """About how much one rank's batch takes on its way from a worker: as decoded, or in finished floats."""
     # 2 where images are decoded at half size
     enlarged = data_after_decoding(config).scale / config.data.scale
-    raw = choose(asked(config, "pixels", "auto"), device_type) == "device"
+    raw = choose(config.ops.pixels, device_type) == "device"
     one = decoded_mib(infos[:1]) * 2**20 * (enlarged**-2 if raw else 4 * config.data.scale**2)
     return int(one * config.data.queue_length * config.schedule.samples_per_gpu)
 
@@ -264,6 +266,7 @@ def _run_ranks(
     importlib.import_module("scipy.optimize")  # now: where memory is full, no library can be loaded
     seed_weights(seed)
     model = build(config).to(device)
+    tell_operators(model, device.type, talk)
     init = _load_weights(model, resumed, options, talk)
     memory = memory_of(model, rungs, options, config, device, talk)
     optimizer = build_optimizer(model, config.schedule)
