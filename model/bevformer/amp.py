@@ -43,6 +43,18 @@ class Precision:
 FULL = Precision()
 
 
+def autocast_dtype(device_type: str) -> Optional[torch.dtype]:
+    """What autocast computes in on that kind of device; None where it is off."""
+    if hasattr(torch, "get_autocast_dtype"):
+        if device_type not in ("cpu", "cuda") or not torch.is_autocast_enabled(device_type):
+            return None
+        return torch.get_autocast_dtype(device_type)
+    if device_type == "cuda":
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    on_cpu = device_type == "cpu" and torch.is_autocast_cpu_enabled()
+    return torch.get_autocast_cpu_dtype() if on_cpu else None
+
+
 def choose_precision(asked: Optional[str], schedule: ScheduleConfig, device: torch.device) -> Precision:
     """--amp, else what the recipe trains in where the device can.  Raises ConfigError."""
     kind = asked or ("fp16" if schedule.fp16_loss_scale and device.type == "cuda" else "off")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .config import BackboneConfig
 from .errors import ConfigError
+from .frozen_norm import folded_conv
 from .micro_backbone import MicroBackbone
 from .ops.dcn_layer import ModulatedDeformConv
 from .recompute import recompute
@@ -43,11 +44,20 @@ class Bottleneck(nn.Module):
                 nn.Conv2d(in_channels, planes * 4, 1, stride=stride, bias=False), nn.BatchNorm2d(planes * 4)
             )
 
+        self.fold_norms = False
+
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
-        out = torch.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+        # In place, which needs no new memory: a norm or a convolution keeps its input, not its output.
+        out = torch.relu_(self._normed(self.conv1, self.bn1, x))
+        out = torch.relu_(self._normed(self.conv2, self.bn2, out))
+        out = self._normed(self.conv3, self.bn3, out)
+        down = self.downsample
+        return torch.relu_(out.add_(x if down is None else self._normed(down[0], down[1], x)))
+
+    def _normed(self, conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+        if self.fold_norms and type(conv) is nn.Conv2d:
+            return folded_conv(conv, norm, x)
+        return norm(conv(x))  # type: ignore[no-any-return]
 
 
 class ResNet(nn.Module):
@@ -58,6 +68,9 @@ class ResNet(nn.Module):
 
     checkpoint_blocks: blocks run again in the backward pass; checkpoint_groups: groups of blocks too, so that
     of a stage's n blocks about 2 sqrt(n) inputs wait at a time instead of n.
+
+    fold_norms: batch norms are done by the convolutions before them, whose weights are multiplied anew each
+    time (`frozen_norm`).
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -69,6 +82,7 @@ class ResNet(nn.Module):
             )
         self.out_stages = config.out_stages
         self.checkpoint_blocks, self.checkpoint_groups = config.checkpoint_blocks, False
+        self.fold_norms = False
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         channels = 64
@@ -114,7 +128,10 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, images_BCHW: Tensor) -> Tuple[Tensor, ...]:
-        x = torch.relu(self.bn1(self.conv1(images_BCHW)))
+        if self.fold_norms:
+            x = torch.relu_(folded_conv(self.conv1, self.bn1, images_BCHW))
+        else:
+            x = torch.relu_(self.bn1(self.conv1(images_BCHW)))
         x = nn.functional.max_pool2d(x, 3, stride=2, padding=1)
         outs = []
         for stage in range(4):
@@ -122,6 +139,12 @@ class ResNet(nn.Module):
             if stage in self.out_stages:
                 outs.append(x)
         return tuple(outs)
+
+    def fold(self, on: bool) -> None:
+        """Let this and all its blocks fold their norms, or not."""
+        for module in self.modules():
+            if isinstance(module, (ResNet, Bottleneck)):
+                module.fold_norms = on
 
     def _stage(self, blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
         if not self.checkpoint_groups:

@@ -117,8 +117,9 @@ class OpsConfig:
 
     attention: see ops/backends.py.  deterministic: Triton's backward pass without floating-point atomics.
     pixels: where decoded images are finished, `worker` or `device`; decoder: `cv2`, `simplejpeg` or
-    `cv2-half`.  channels_last, folded_norms: `on` or `off`; cameras_at_once: images that go through the
-    backbone together where no gradient is asked for, 0 chooses.  auto is the best that the device has.
+    `cv2-half`.  channels_last, folded_norms: `on` or `off`; on folds frozen norms in training too, auto only
+    where no gradient is asked for.  cameras_at_once: images that go through the backbone together there, 0
+    chooses.  adamw: `fused`, `foreach` or `loop`.  auto is the best that the device has.
     """
 
     attention: str = "auto"
@@ -128,6 +129,7 @@ class OpsConfig:
     channels_last: str = "auto"
     folded_norms: str = "auto"
     cameras_at_once: int = 0
+    adamw: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .attention import use_operators
 from .backbone import build_backbone
 from .config import Config
+from .extractor import Extractor, arranged, prepare
 from .grid_mask import grid_mask
 from .head import BEVFormerHead, HeadOutputs
 from .losses import detection_losses
@@ -31,6 +32,7 @@ class BEVFormer(nn.Module):
         self.pts_bbox_head = BEVFormerHead(config)
         self.img_backbone = build_backbone(config.backbone)
         self.img_neck = FPN(config.neck, config.transformer.embed_dims)
+        prepare(self.img_backbone, config.ops)
         use_operators(self, config.ops)
 
     @property
@@ -43,8 +45,13 @@ class BEVFormer(nn.Module):
         images = images_BNCHW.flatten(0, 1)
         if rng is not None and self.config.data.grid_mask:
             images = grid_mask(images, rng, self.training)
+        images = arranged(images, self.img_backbone, self.config.ops)
         levels = self.img_neck(self.img_backbone(images))
         return [level.view(B, N, *level.shape[1:]) for level in levels]
+
+    def extractor(self) -> Extractor:
+        """`features` for frames without gradients, made ready with the weights as they are now."""
+        return Extractor(self.img_backbone, self.img_neck, self.config.ops)
 
     def _stack(self, frames: Sequence[Frame]) -> Tuple[Tensor, List[FrameMeta]]:
         return stacked(frames, self.device, self._finishing), [frame.meta for frame in frames]
@@ -75,10 +82,10 @@ class BEVFormer(nn.Module):
         try:
             if rng is not None and self.config.data.grid_mask:
                 rng.rand()
-            bev = None
+            bev, extract = None, self.extractor()
             for step in range(earlier):
                 images, metas = self._stack([sample.frames[step] for sample in samples])
-                bev = self.pts_bbox_head.bev(self.features(images), metas, bev)
+                bev = self.pts_bbox_head.bev(extract(images), metas, bev)
             return bev
         finally:
             self.train(was_training)
@@ -103,17 +110,22 @@ class BEVFormer(nn.Module):
         )
 
     @torch.no_grad()
-    def step(self, frame: Frame, memory: Optional[VideoMemory] = None) -> Tuple[Detections, VideoMemory]:
+    def step(
+        self, frame: Frame, memory: Optional[VideoMemory] = None, extract: Optional[Extractor] = None
+    ) -> Tuple[Detections, VideoMemory]:
         """One frame of a video in eval mode: `frame` carries the absolute can_bus.
 
         Another scene than the memory's drops the history.  A wrap of the yaw gives a difference of about
         360 degrees and is kept, as upstream does.
+
+        extract: of `extractor`, for many frames with the same weights.
         """
         if self.training:
             raise RuntimeError("step() is for inference: call model.eval() first")
         meta, prev_bev = relative_meta(frame.meta, memory)
         images, _ = self._stack([frame])
-        outputs = self(images, [meta], prev_bev)
+        levels = (extract or self.features)(images)
+        outputs: HeadOutputs = self.pts_bbox_head(levels, [meta], prev_bev)
         absolute = frame.meta.can_bus_18
         kept = VideoMemory(frame.meta.scene_token, outputs.bev_BQC, absolute[:3].copy(), float(absolute[17]))
         return self.pts_bbox_head.decode(outputs)[0], kept
