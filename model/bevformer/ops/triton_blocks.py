@@ -37,11 +37,12 @@ class Block:
     warps: int = WARPS
 
 
-def block(which: str, itemsize: int, D: int, samples: int, sm: int) -> Block:
+def block(which: str, itemsize: int, D: int, samples: int, sm: int, fixed: bool = False) -> Block:
     """For `which` pass over a head of D channels and its samples (levels * points); sm: 80, 90, ...
 
     width is D where that suffices: then the tile of a row's samples has the layout of its channels.
+    fixed: sums are int64 (`triton_deterministic`), for which no device has vector atomics.
     """
-    per_thread = CHANNELS_PER_THREAD[which, itemsize, sm >= VECTOR_ATOMICS_FROM]
+    per_thread = CHANNELS_PER_THREAD[which, itemsize, sm >= VECTOR_ATOMICS_FROM and not fixed]
     rows = max(1, per_thread * 32 * WARPS // D)
     return Block(rows, max(D, 1 << (samples - 1).bit_length()))
