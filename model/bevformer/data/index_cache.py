@@ -59,7 +59,7 @@ def place(path: str, spacing_bytes: int = 0) -> str:
 
 def load(where: str, stamp: Stamp) -> Optional[Index]:
     """The index, or None when there is none, or one that is of another state of the archive or not sound."""
-    data = _own_bytes(where)
+    data = own_bytes(where)
     if data is None or len(data) < _HEAD.size + _DIGEST_BYTES:
         return None
     try:
@@ -68,7 +68,7 @@ def load(where: str, stamp: Stamp) -> Optional[Index]:
         return None
 
 
-def _own_bytes(where: str) -> Optional[bytes]:
+def own_bytes(where: str) -> Optional[bytes]:
     """Only a plain file that nobody but this user and root can write."""
     try:
         fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,0 +1,291 @@
+"""The attentions on a CPU through `attention.cpp`: shapes, memory and gradients; the numbers are made there.
+
+Letters as in `ops/deform_attn.py` and `ops/reference.py`.  Output has value's dtype and each gradient its
+input's, whatever mixture autocast leaves; sums are float32, or float64 for float64 and where locations are
+float64.  Nothing is kept for the backward pass but the inputs.  The same bits for any number of threads.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ...errors import ConfigError
+from ..visible import Pairs
+
+Shapes = Sequence[Tuple[int, int]]
+_KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+_POINTERS = (
+    "value offsets logits points grad out grad_value grad_offsets grad_logits level_h level_w level_start \
+level_cell starts visit_map visit_row by_map map_starts"
+)
+_NUMBERS = (
+    "map_stride cell_stride cells_per_map maps rows visits heads depth levels points_per_level references \
+softmax_levels split_levels point_map_stride point_row_stride point_level_stride"
+)
+_LAST = "value_kind offsets_kind logits_kind compute_kind threads"
+
+
+class Call(ctypes.Structure):
+    """`struct Call` of attention.cpp, field by field."""
+
+    _fields_ = (
+        [(name, ctypes.c_void_p) for name in _POINTERS.split()]
+        + [(name, ctypes.c_int64) for name in _NUMBERS.split()]
+        + [("scale", ctypes.c_double)]
+        + [(name, ctypes.c_int64) for name in _LAST.split()]
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What attention.cpp is told besides the numbers.  queues: the levels are queues of one map each."""
+
+    library: Any
+    shapes_L: Tuple[Tuple[int, int], ...]
+    maps: int
+    references: int
+    point_strides: Tuple[int, int, int]  # of a map, a row, a level
+    queues: bool = False
+    pairs: Optional[Pairs] = None
+
+
+def _call(problem: _Problem, value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor) -> "_Held":
+    """The call without the places for its results."""
+    held = _Held()
+    areas = [h * w for h, w in problem.shapes_L]
+    cells = [sum(areas[:level]) for level in range(len(areas))]
+    starts = [cell * value.stride(-2) for cell in cells]
+    one_for_all = problem.queues and value.shape[1] == 1
+    if problem.queues:
+        cells = [0 if one_for_all else cell for cell in cells]
+        starts = [0 if one_for_all else level * value.stride(1) for level in range(len(areas))]
+    heads, points_per_level = logits.shape[-3], logits.shape[-1]
+    held.set(
+        maps=problem.maps,
+        rows=logits[..., 0, 0, 0].numel(),
+        heads=heads,
+        depth=value.shape[-1] // heads,
+        levels=len(areas),
+        points_per_level=points_per_level,
+        references=problem.references,
+        softmax_levels=1 if problem.queues else len(areas),
+        split_levels=int(problem.queues and not one_for_all),
+        scale=1 / len(areas) if problem.queues else 1.0,
+        map_stride=value.stride(0),
+        cell_stride=value.stride(-2),
+        cells_per_map=areas[0] * value.shape[1] if problem.queues else sum(areas),
+        value_kind=_KINDS[value.dtype],
+        offsets_kind=_KINDS[offsets.dtype],
+        logits_kind=_KINDS[logits.dtype],
+        compute_kind=_KINDS[points.dtype],
+        threads=torch.get_num_threads(),
+    )
+    held.set(
+        **dict(zip(("point_map_stride", "point_row_stride", "point_level_stride"), problem.point_strides))
+    )
+    held.arrays(level_start=starts, level_cell=cells)
+    held.arrays(level_h=[h for h, _ in problem.shapes_L], level_w=[w for _, w in problem.shapes_L])
+    held.tensors(value=value, offsets=offsets, logits=logits, points=points)
+    if problem.pairs is not None:
+        pairs = problem.pairs
+        held.set(visits=len(pairs.camera_V))
+        held.tensors(
+            starts=pairs.starts_G1,
+            visit_map=pairs.camera_V,
+            visit_row=pairs.row_V,
+            by_map=pairs.by_camera_V,
+            map_starts=pairs.camera_starts_K1,
+        )
+    return held
+
+
+class _Held:
+    """A call and the memory that it points to."""
+
+    def __init__(self) -> None:
+        self.call = Call()
+        self._alive: List[Any] = []
+
+    def set(self, **numbers: Any) -> None:
+        for name, number in numbers.items():
+            setattr(self.call, name, number)
+
+    def arrays(self, **lists: Sequence[int]) -> None:
+        for name, numbers in lists.items():
+            array = (ctypes.c_int64 * len(numbers))(*numbers)
+            self._alive.append(array)
+            setattr(self.call, name, ctypes.addressof(array))
+
+    def tensors(self, **tensors: Optional[Tensor]) -> None:
+        """None is a null pointer."""
+        for name, tensor in tensors.items():
+            self._alive.append(tensor)
+            setattr(self.call, name, None if tensor is None else tensor.data_ptr())
+
+    def run(self, function: Callable[[Any], int]) -> None:
+        """Raises ConfigError for what the other side refuses, MemoryError."""
+        code = function(ctypes.byref(self.call))
+        if code == 1:
+            raise MemoryError("no memory for the gradients of deformable attention")
+        if code:
+            raise ConfigError(_REFUSALS[code], do="Use ops.attention=reference for this.")
+
+
+_REFUSALS = {
+    2: "the pairs of rows and cameras contradict each other: they have to come from gather_visible",
+    3: "more than 240 samples or 1024 channels per query and head: ops.attention=cpp is not made for that",
+    4: "a mixture of dtypes that ops.attention=cpp does not know",
+}
+
+
+def _dense(value: Tensor) -> Tensor:
+    """Any strides will do if the channels of a cell lie side by side."""
+    return value if value.stride(-1) == 1 or value.shape[-1] == 1 else value.contiguous()
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor, problem: _Problem
+    ) -> Tensor:
+        ctx.save_for_backward(value, offsets, logits, points)
+        ctx.problem = problem
+        held = _call(problem, _dense(value), offsets.contiguous(), logits.contiguous(), points)
+        out = value.new_empty(logits[..., 0, 0, 0].numel(), value.shape[-1])
+        held.tensors(out=out)
+        held.run(problem.library.bevformer_forward)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        value, offsets, logits, points = ctx.saved_tensors
+        held = _call(ctx.problem, _dense(value), offsets.contiguous(), logits.contiguous(), points)
+        dense = torch.contiguous_format
+        grad_value = torch.empty_like(value, memory_format=dense) if ctx.needs_input_grad[0] else None
+        grad_offsets = torch.empty_like(offsets, memory_format=dense)
+        grad_logits = torch.empty_like(logits, memory_format=dense)
+        held.tensors(grad=grad.contiguous(), grad_value=grad_value)
+        held.tensors(grad_offsets=grad_offsets, grad_logits=grad_logits)
+        held.run(ctx.problem.library.bevformer_backward)
+        return grad_value, grad_offsets, grad_logits, None, None
+
+
+def _attend(value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor, problem: _Problem) -> Tensor:
+    """(rows, C).  Sums are float64 if anything is, else float32; other dtypes are cast to those."""
+    if points.requires_grad and torch.is_grad_enabled():
+        raise ConfigError(
+            "reference points that require a gradient",
+            "ops.attention=cpp makes none for them; BEVFormer needs none.",
+            "Detach them, or use ops.attention=reference.",
+        )
+    if any(each.device.type != "cpu" for each in (value, offsets, logits, points)):
+        raise ConfigError("ops.attention=cpp was given tensors of another device", do="Use auto.")
+    wide = torch.float32
+    for each in (value, offsets, logits, points):
+        wide = torch.promote_types(wide, each.dtype)
+    known = value.dtype == wide or (value.dtype == torch.bfloat16 and wide == torch.float32)
+    args = [each if each.dtype in _KINDS else each.to(wide) for each in (offsets, logits)]
+    source = value if known else value.to(wide)
+    apply: Any = _Attention.apply
+    out: Tensor = apply(source, *args, points.detach().to(wide).contiguous(), problem)
+    return out.to(value.dtype)
+
+
+def _require(fits: bool, what: str) -> None:
+    if not fits:
+        raise ConfigError("deformable attention was given tensors that do not fit together: " + what)
+
+
+def _check(value: Tensor, shapes_L: Shapes, offsets: Tensor, logits: Tensor, references: int) -> None:
+    """Reading beyond a tensor would not raise on the other side."""
+    points = logits.shape[-1]
+    cells = sum(h * w for h, w in shapes_L)
+    _require(
+        tuple(offsets.shape) == (*logits.shape, 2), "offsets %s, logits %s" % (_of(offsets), _of(logits))
+    )
+    _require(value.shape[-2] == cells, "value %s, %d cells" % (_of(value), cells))
+    _require(min(min(hw) for hw in shapes_L) > 0, "a level without cells: %s" % (list(shapes_L),))
+    _require(value.shape[-1] % logits.shape[-3] == 0, "value %s, %d heads" % (_of(value), logits.shape[-3]))
+    _require(references > 0 and points % references == 0, "%d points, %d references" % (points, references))
+
+
+def _of(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+class Operators:
+    """The three functions of a `Backend`, on a library that `build.py` made."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    def deform_attn(
+        self,
+        value_MSC: Tensor,
+        shapes_L: Shapes,
+        reference_MQZ2: Tensor,
+        offsets_MQHLP2: Tensor,
+        logits_MQHLP: Tensor,
+    ) -> Tensor:
+        """As `ops.deform_attn`.  Raises ConfigError for shapes that do not fit together."""
+        M, Q = logits_MQHLP.shape[:2]
+        Z = reference_MQZ2.shape[2]
+        _check(value_MSC, shapes_L, offsets_MQHLP2, logits_MQHLP, Z)
+        _require(
+            logits_MQHLP.shape[3] == len(shapes_L),
+            "logits %s, %d levels" % (_of(logits_MQHLP), len(shapes_L)),
+        )
+        _require(value_MSC.shape[0] == M, "value %s, %d maps" % (_of(value_MSC), M))
+        _require(tuple(reference_MQZ2.shape) == (M, Q, Z, 2), "references %s" % _of(reference_MQZ2))
+        shapes = tuple((int(h), int(w)) for h, w in shapes_L)
+        problem = _Problem(self._library, shapes, M, Z, (Q * Z * 2, Z * 2, 0))
+        out = _attend(value_MSC, offsets_MQHLP2, logits_MQHLP, reference_MQZ2, problem)
+        return out.view(M, Q, value_MSC.shape[-1])
+
+    def temporal_attn(
+        self,
+        value_BTQC: Tensor,
+        hw: Tuple[int, int],
+        reference_BTQ2: Tensor,
+        offsets_BQHTP2: Tensor,
+        logits_BQHTP: Tensor,
+    ) -> Tensor:
+        """As `ops.reference`.  value may have T = 1: both queues look at the same map, whose gradient is then
+        taken once instead of twice."""
+        B, Q, _, T, _ = logits_BQHTP.shape
+        shapes = ((int(hw[0]), int(hw[1])),) * T
+        _require(value_BTQC.shape[1] in (1, T), "value %s, %d queues" % (_of(value_BTQC), T))
+        _check(value_BTQC, shapes[:1], offsets_BQHTP2, logits_BQHTP, 1)
+        _require(value_BTQC.shape[0] == B, "value %s, %d samples" % (_of(value_BTQC), B))
+        _require(tuple(reference_BTQ2.shape) == (B, T, Q, 2), "references %s" % _of(reference_BTQ2))
+        problem = _Problem(self._library, shapes, B, 1, (T * Q * 2, 2, Q * 2), queues=True)
+        out = _attend(value_BTQC, offsets_BQHTP2, logits_BQHTP, reference_BTQ2, problem)
+        return out.view(B, Q, value_BTQC.shape[-1])
+
+    def spatial_attn(
+        self, value_KSC: Tensor, shapes_L: Shapes, pairs: Pairs, offsets_GHLP2: Tensor, logits_GHLP: Tensor
+    ) -> Tensor:
+        """As `ops.reference`, but in value's dtype.  Raises ConfigError, also for pairs that contradict
+        each other."""
+        V, Z = pairs.points_VZ2.shape[:2]
+        _check(value_KSC, shapes_L, offsets_GHLP2, logits_GHLP, Z)
+        _require(
+            logits_GHLP.shape[2] == len(shapes_L), "logits %s, %d levels" % (_of(logits_GHLP), len(shapes_L))
+        )
+        for index, length in (
+            (pairs.starts_G1, len(logits_GHLP) + 1),
+            (pairs.camera_V, V),
+            (pairs.row_V, V),
+            (pairs.by_camera_V, V),
+            (pairs.camera_starts_K1, len(value_KSC) + 1),
+        ):
+            _require(index.dtype == torch.int32 and tuple(index.shape) == (length,), "pairs %s" % _of(index))
+            _require(index.device.type == "cpu" and index.is_contiguous(), "pairs of another device")
+        shapes = tuple((int(h), int(w)) for h, w in shapes_L)
+        problem = _Problem(self._library, shapes, len(value_KSC), Z, (0, Z * 2, 0), pairs=pairs)
+        return _attend(value_KSC, offsets_GHLP2, logits_GHLP, pairs.points_VZ2, problem)
