@@ -41,8 +41,9 @@ format: venv  ## Rewrite the code in the agreed format
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format $(FORMATTED)
 
-docs: venv  ## Write docs/checks.md again, from the doctor's checks
+docs: venv  ## Write docs/checks.md from the doctor's checks, and the tables of docs/performance.md
 	@$(VENV)/bevrepro doctor --list --format markdown > docs/checks.md.new && mv docs/checks.md.new docs/checks.md
+	@$(VENV)/python benchmarks/performance_page.py
 
 test-container: venv  ## Build the CPU image twice and look inside (root, buildah, debootstrap; five minutes)
 	@$(VENV)/python -m pytest -m container $(if $(ARGS),$(ARGS),tests/container)
