@@ -38,14 +38,10 @@ def choose(asked: str, device_type: str) -> str:
     return "worker" if device_type == "cpu" else "device"
 
 
-def asked(config: Config, name: str, default: str) -> str:
-    return str(getattr(getattr(config, "ops", None), name, default))
-
-
 def data_after_decoding(config: Config) -> DataConfig:
     """What is left to do: an image that was decoded at half size is scaled half as much."""
     data = config.data
-    if asked(config, "decoder", "cv2") != "cv2-half":
+    if config.ops.decoder != "cv2-half":
         return data
     if data.scale > 0.5:
         raise ConfigError(

@@ -55,9 +55,9 @@ class NuScenesQueue:
         self.store = store
         self.config = config
         self.training = training
-        self._decoder = open_decoder(pixels.asked(config, "decoder", "cv2"))
+        self._decoder = open_decoder(config.ops.decoder)
         self._data = pixels.data_after_decoding(config)
-        self._raw = pixels.choose(pixels.asked(config, "pixels", "auto"), device_type) == "device"
+        self._raw = pixels.choose(config.ops.pixels, device_type) == "device"
         self._lidar2img_FN44 = _all_lidar2img(infos)
         self._can_bus_F18 = _all_can_bus(infos)
         self._position = _positions_in_scene(infos.texts("scene_token"))
