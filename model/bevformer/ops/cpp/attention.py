@@ -172,15 +172,25 @@ class _Attention(torch.autograd.Function):
         held.tensors(grad=grad.contiguous(), grad_value=grad_value)
         held.tensors(grad_offsets=grad_offsets, grad_logits=grad_logits)
         held.run(ctx.problem.library.bevformer_backward)
-        return grad_value, grad_offsets, grad_logits, None, None
+        grad_points = _of_points(grad_offsets, points, ctx.problem) if ctx.needs_input_grad[3] else None
+        return grad_value, grad_offsets, grad_logits, grad_points, None
+
+
+def _of_points(grad_offsets: Tensor, points_MQZ2: Tensor, problem: _Problem) -> Tensor:
+    """A location is its reference point in cells plus its offset: what moves one moves the other."""
+    M, Q, H, L, P, _ = grad_offsets.shape
+    Z = problem.references
+    sizes = points_MQZ2.new_tensor([[w, h] for h, w in problem.shapes_L]).view(L, 1, 1, 2)
+    return (grad_offsets.view(M, Q, H, L, P // Z, Z, 2) * sizes).sum((2, 3, 4))
 
 
 def _attend(value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor, problem: _Problem) -> Tensor:
     """(rows, C).  Sums are float64 if anything is, else float32; other dtypes are cast to those."""
-    if points.requires_grad and torch.is_grad_enabled():
+    moving = points.requires_grad and torch.is_grad_enabled()
+    if moving and (problem.queues or problem.pairs is not None):
         raise ConfigError(
-            "reference points that require a gradient",
-            "ops.attention=cpp makes none for them; BEVFormer needs none.",
+            "reference points that require a gradient, in temporal or spatial attention",
+            "ops.attention=cpp makes none for them: BEVFormer's are the cells of the grid.",
             "Detach them, or use ops.attention=reference.",
         )
     if any(each.device.type != "cpu" for each in (value, offsets, logits, points)):
@@ -189,10 +199,11 @@ def _attend(value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor, prob
     for each in (value, offsets, logits, points):
         wide = torch.promote_types(wide, each.dtype)
     known = value.dtype == wide or (value.dtype == torch.bfloat16 and wide == torch.float32)
-    args = [each if each.dtype in _KINDS else each.to(wide) for each in (offsets, logits)]
+    # The points' gradient is taken from that of the offsets, which must not be rounded before.
+    args = [each if each.dtype in _KINDS and not moving else each.to(wide) for each in (offsets, logits)]
     source = value if known else value.to(wide)
     apply: Any = _Attention.apply
-    out: Tensor = apply(source, *args, points.detach().to(wide).contiguous(), problem)
+    out: Tensor = apply(source, *args, points.to(wide).contiguous(), problem)
     return out.to(value.dtype)
 
 
