@@ -40,7 +40,7 @@ def cell_below(reference_q, offset_q, size):
 
     However far outside a location is, it stays outside and its cell is an int32; NaN stays NaN.
     """
-    at = reference_q * size + offset_q - 0.5
+    at = reference_q * size + (offset_q - 0.5)  # rounded once: on a wide map that is the largest error
     at = tl.maximum(at, -2.0, propagate_nan=tl.PropagateNan.ALL)
     at = tl.minimum(at, size + 1.0, propagate_nan=tl.PropagateNan.ALL)
     below = tl.floor(at)
