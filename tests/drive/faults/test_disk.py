@@ -93,7 +93,8 @@ def test_a_folder_that_loses_its_rights_meanwhile_stops_the_run(training, whole,
         time.sleep(0.02)
     folder.chmod(0o555)
     _, err = child.communicate(timeout=120)
-    assert child.returncode == 8 and ".pth: Permission denied" in err and "--resume auto" in err, err
+    # Which file it is depends on the moment: the next checkpoint, or what is written after the first.
+    assert child.returncode == 8 and ": Permission denied" in err and "--resume auto" in err, err
     folder.chmod(0o755)
     code, err = training.says(folder, "--resume", "auto", before=without_privileges)
     assert code == 0 and proof(folder) == proof(whole()), err
