@@ -126,7 +126,8 @@ class LossScale:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         for gradient in gradients:
             gradient.mul_(1.0 / self.scale)
-        finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        flags = [torch.isfinite(gradient).all() for gradient in gradients]
+        finite = bool(torch.stack(flags).all()) if flags else True
         self._adapt(finite)
         return finite
 

@@ -1,7 +1,7 @@
 """NaN and infinity: stopped before they reach the weights, and before they reach a checkpoint."""
 
 import math
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
 
 import torch
 from torch import nn
@@ -36,10 +36,21 @@ def require_finite_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> 
 
     Gradients can be finite and still leave that, by a learning rate or a moment that overflows.
     """
-    bad = [name for name, tensor in _state(model, optimizer) if not bool(torch.isfinite(tensor).all())]
+    state = list(_state(model, optimizer))
+    # Those of one device are brought to the host together.
+    flags = {device: _flags([t for _, t in state if t.device == device]) for device in _devices(state)}
+    bad = [name for name, tensor in state if not next(flags[tensor.device])]
     if bad:
         count = "%d tensors of weights and optimiser hold" % len(bad) if len(bad) > 1 else "one tensor holds"
         raise Diverged("%s NaN or infinity, first %s" % (count, bad[0]))
+
+
+def _devices(state: List[Tuple[str, torch.Tensor]]) -> Set[torch.device]:
+    return {tensor.device for _, tensor in state}
+
+
+def _flags(tensors: List[torch.Tensor]) -> Iterator[bool]:
+    return iter(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).tolist())
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tuple[str, torch.Tensor]]:

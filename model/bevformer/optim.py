@@ -8,12 +8,13 @@ import math
 from typing import Any, Dict, List
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import ScheduleConfig
 from .errors import ConfigError
 
 BACKBONE = "img_backbone"
+KERNELS = ("auto", "fused", "foreach", "loop")
 
 
 def param_groups(model: nn.Module, schedule: ScheduleConfig) -> List[Dict[str, Any]]:
@@ -33,15 +34,35 @@ def param_groups(model: nn.Module, schedule: ScheduleConfig) -> List[Dict[str, A
     return [dict(group, lr=group["initial_lr"]) for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, schedule: ScheduleConfig) -> torch.optim.AdamW:
-    """AdamW (eps 1e-8) over `param_groups`; the fused kernel where every parameter can use it."""
+def build_optimizer(model: nn.Module, schedule: ScheduleConfig, kind: str = "auto") -> torch.optim.AdamW:
+    """AdamW (eps 1e-8) over `param_groups`.
+
+    kind: one kernel for all parameters (`fused`), one for each of its operations (`foreach`), or one for each
+    operation and parameter (`loop`), equal up to rounding; auto is fused where every parameter can use it,
+    else torch's choice.  Raises ConfigError for one that is not there.
+    """
     options = dict(lr=schedule.lr, betas=tuple(schedule.betas), weight_decay=schedule.weight_decay, eps=1e-8)
     groups = param_groups(model, schedule)
     if not groups:
         raise ConfigError("the model has no parameters to train")
-    if _fused_available(groups):
-        options["fused"] = True
-    return torch.optim.AdamW(groups, **options)  # type: ignore[arg-type]
+    return torch.optim.AdamW(groups, **options, **_kernels(kind, groups))  # type: ignore[arg-type]
+
+
+def _kernels(kind: str, groups: List[Dict[str, Any]]) -> Dict[str, bool]:
+    known = inspect.signature(torch.optim.AdamW.__init__).parameters
+    if kind not in KERNELS:
+        raise ConfigError("ops.adamw=%s" % kind, do="It is one of %s." % ", ".join(KERNELS))
+    if kind == "auto":
+        return {"fused": True} if _fused_available(groups) else {}
+    if kind == "loop":
+        return {"foreach": False} if "foreach" in known else {}
+    if kind not in known or (kind == "fused" and not _fused_available(groups)):
+        raise ConfigError(
+            "ops.adamw=%s with torch %s" % (kind, torch.__version__),
+            "This torch does not have it for the parameters of this model.",
+            "Leave ops.adamw at auto.",
+        )
+    return {kind: True}
 
 
 def _fused_available(groups: List[Dict[str, Any]]) -> bool:
@@ -75,18 +96,38 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
+def gradient_norm(model: nn.Module) -> Tensor:
+    """The common L2 norm of all gradients, (), on their device: NaN or infinite where one of them is."""
+    gradients = [p.grad for p in _having(model)]
+    if not gradients:
+        return torch.zeros(())
+    if hasattr(torch.nn.utils, "get_total_norm"):  # torch >= 2.6; a few kernels for all
+        return torch.nn.utils.get_total_norm(gradients, 2.0)
+    return torch.norm(torch.stack([torch.norm(each, 2.0) for each in gradients]), 2.0)
+
+
+def scale_gradients(model: nn.Module, max_norm: float, norm: Tensor) -> None:
+    """So that their norm, now `norm`, is at most `max_norm`; the host does not wait."""
+    having = _having(model)
+    if hasattr(torch.nn.utils, "clip_grads_with_norm_"):
+        torch.nn.utils.clip_grads_with_norm_(having, max_norm, norm)
+        return
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for parameter in having:
+        parameter.grad.mul_(factor.to(parameter.grad.device))  # type: ignore[union-attr]
+
+
 def clip_gradients(model: nn.Module, max_norm: float) -> float:
     """Scale all gradients so that their common L2 norm is at most `max_norm`; returns the norm before.
 
-    One that is not finite comes back as NaN, with the gradients as they were.
+    One that is not finite is returned, with the gradients as they were.
     """
-    having = [p for p in model.parameters() if p.requires_grad and p.grad is not None]
-    if not having:
-        return 0.0
-    try:
-        norm = torch.nn.utils.clip_grad_norm_(having, max_norm, norm_type=2.0, error_if_nonfinite=True)
-    except RuntimeError as error:
-        if "non-finite" not in str(error):
-            raise
-        return math.nan
-    return float(norm)
+    norm = gradient_norm(model)
+    found = float(norm)
+    if math.isfinite(found):
+        scale_gradients(model, max_norm, norm)
+    return found
+
+
+def _having(model: nn.Module) -> List[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad and p.grad is not None]

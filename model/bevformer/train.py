@@ -269,7 +269,7 @@ def _run_ranks(
     tell_operators(model, device.type, talk)
     init = _load_weights(model, resumed, options, talk)
     memory = memory_of(model, rungs, options, config, device, talk)
-    optimizer = build_optimizer(model, config.schedule)
+    optimizer = build_optimizer(model, config.schedule, config.ops.adamw)
     first_step = restore_optimizer(optimizer, resumed)
     ranks.require_equal("%x" % first_step, "checkpoints")
     ranks.require_equal(record.weights_digest(model) if ranks.processes > 1 else "0", "weights")
