@@ -1,5 +1,6 @@
 """The decoders there are: same pixels, same refusals, and a sentence where one is not installed."""
 
+import importlib.util
 import sys
 
 import cv2
@@ -27,11 +28,38 @@ KINDS = {
 }
 
 
+class StandIn:
+    """Of simplejpeg, where it is not installed: the same two functions."""
+
+    @staticmethod
+    def decode_jpeg_header(data):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if bytes(data[:2]) != b"\xff\xd8" or image is None:
+            raise ValueError("not a JPEG")
+        return (*image.shape[:2], "YCbCr" if image.ndim == 3 else "Gray", "420")
+
+    @staticmethod
+    def decode_jpeg(data, colorspace, buffer):
+        assert colorspace == "BGR"
+        buffer[...] = decoders.decode(data, "")
+
+
 @pytest.fixture(params=["cv2", "simplejpeg"])
-def decoder(request):
-    if request.param == "simplejpeg":
-        pytest.importorskip("simplejpeg", reason="simplejpeg is not installed")
+def decoder(request, monkeypatch):
+    if request.param == "simplejpeg" and importlib.util.find_spec("simplejpeg") is None:
+        monkeypatch.setitem(sys.modules, "simplejpeg", StandIn)
     return decoders.open_decoder(request.param)
+
+
+def test_the_pixels_of_simplejpeg_are_compared_with_opencvs(monkeypatch):
+    class Other(StandIn):
+        @staticmethod
+        def decode_jpeg(data, colorspace, buffer):
+            buffer[...] = decoders.decode(data, "") // 2
+
+    for library, same in ((StandIn, True), (Other, False)):
+        monkeypatch.setitem(sys.modules, "simplejpeg", library)
+        assert decoders.same_pixels() is same
 
 
 @pytest.mark.parametrize("kind", KINDS)
