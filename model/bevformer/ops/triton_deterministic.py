@@ -9,7 +9,7 @@ sample.
 
 What it costs: 0 bytes per sample point; 8 instead of 4 bytes per element of the value while one operator's
 backward pass runs (base, spatial: 379 MB instead of 189 MB).  Atomics on int64 have no vector form: on sm_90
-and newer four for each one on float32, on sm_80 as many, with twice the bytes.  No time was measured on a GPU.
+and newer four for each one on float32, on sm_80 as many, with twice the bytes.  Its time was not measured.
 
 What it does to the numbers: a contribution above 2**-22 of the largest gradient converts without an error at
 base's 40,000 rows, a smaller one loses at most 2**-46 of that gradient, and sums are exact: closer to the
