@@ -91,7 +91,9 @@ class DeformAttn(torch.autograd.Function):
         B, Q, H, T, _, P = logits.shape
         C, Z = value.shape[-1], points.shape[3]
         sums = sums_like(value.shape, grad_out, Q, ctx.fixed)
-        grad_offsets, grad_logits = _empty_rows(offsets), _empty_rows(logits)
+        # What the points' gradient is summed from is not rounded to 16 bits first.
+        dtype = torch.float32 if ctx.needs_input_grad[1] else offsets.dtype
+        grad_offsets, grad_logits = _empty_rows(offsets, dtype), _empty_rows(logits)
         maps, size = _whole_rows(value), _block("backward", value, logits, H, ctx.fixed)
         if grad_out.numel():
             with _on(value.device):
@@ -102,7 +104,9 @@ class DeformAttn(torch.autograd.Function):
                     LEVELS=levels_of(ctx.shapes), T=T, H=H, P=P, Z=Z, D=C // H, WIDTH=size.width,
                     BLOCK_Q=size.rows, FIXED=ctx.fixed, num_warps=size.warps, num_stages=1,
                 )  # fmt: skip
-        return sums.result(value.dtype), None, grad_offsets, grad_logits, None, None
+        grad_points = _of_points(grad_offsets, points, ctx.shapes) if ctx.needs_input_grad[1] else None
+        of_offsets = grad_offsets.to(offsets.dtype)
+        return sums.result(value.dtype), grad_points, of_offsets, grad_logits, None, None
 
 
 class SpatialAttn(torch.autograd.Function):
@@ -156,5 +160,15 @@ class SpatialAttn(torch.autograd.Function):
         return sums.result(value.dtype), None, None, grad_offsets, grad_logits, None, None
 
 
-def _empty_rows(like: Tensor) -> Tensor:
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
+def _empty_rows(like: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format)
+
+
+def _of_points(grad_offsets: Tensor, points: Tensor, shapes: Shapes) -> Tensor:
+    """Gradient of points (B, T, Q, Z, 2): an offset moves a sample by a cell, a point by all of a level's."""
+    B, T, Q, Z, _ = points.shape
+    total = torch.zeros(points.shape, dtype=torch.float32, device=points.device)
+    for level, (h, w) in zip(grad_offsets.float().unbind(4), shapes):  # (B, Q, H, T, P, 2)
+        by_point = level.reshape(B, Q, -1, T, level.shape[4] // Z, Z, 2).sum((2, 4)).transpose(1, 2)
+        total += torch.stack((by_point[..., 0] * w, by_point[..., 1] * h), -1)
+    return total.to(points.dtype)

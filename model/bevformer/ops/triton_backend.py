@@ -77,8 +77,9 @@ def deform_attn(
     """As `ops.deform_attn`, (M, Q, C).  ConfigError for what the kernels do not take."""
     from .triton_autograd import DeformAttn
 
-    M, Q, _, L, _ = logits_MQHLP.shape
+    M, Q, _, L, P = logits_MQHLP.shape
     fits = (len(value_MSC), len(shapes_L), *reference_MQZ2.shape[:2]) == (M, L, M, Q)
+    fits = fits and P % reference_MQZ2.shape[2] == 0
     _check(fits, value_MSC, shapes_L, reference_MQZ2, offsets_MQHLP2, logits_MQHLP)
     out: Tensor = DeformAttn.apply(
         value_MSC.unsqueeze(1),
@@ -129,8 +130,14 @@ def spatial_attn(
     """As `ops.reference.spatial_attn`, (G, C), in the dtype of value."""
     from .triton_autograd import SpatialAttn
 
-    G, _, L, _ = logits_GHLP.shape
-    fits = len(pairs.starts_G1) == G + 1 and len(shapes_L) == L
+    G, _, L, P = logits_GHLP.shape
+    fits = len(pairs.starts_G1) == G + 1 and len(shapes_L) == L and P % pairs.points_VZ2.shape[1] == 0
+    if pairs.points_VZ2.requires_grad:
+        raise ConfigError(
+            "ops.attention=triton: the cameras' points require a gradient",
+            "The fused spatial attention does not compute it.",
+            _REFERENCE,
+        )
     _check(fits, value_KSC, shapes_L, pairs.points_VZ2, offsets_GHLP2, logits_GHLP)
     out: Tensor = SpatialAttn.apply(
         value_KSC,
@@ -164,9 +171,7 @@ def _check(
     H = logits.shape[-3]
     wrong = [each.dtype for each in (value, offsets, logits) if each.dtype not in DTYPES]
     seen = why = ""
-    if points.requires_grad:
-        seen, why = "the reference points require a gradient", "The Triton kernels do not compute it."
-    elif wrong:
+    if wrong:
         seen, why = "an input is %s" % wrong[0], "The Triton kernels take numbers of 32 and 16 bits."
     elif C % H or (C // H) & (C // H - 1):
         seen, why = "%d channels in %d heads" % (C, H), "The Triton kernels take a power of two per head."

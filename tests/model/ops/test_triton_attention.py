@@ -91,6 +91,19 @@ def test_queues_that_share_a_map_share_its_gradient():
         assert apart(found, torch.autograd.grad(true.sum(), leaf)[0]) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["deform of three levels", "temporal"])
+def test_reference_points_have_a_gradient_too(name, dtype):
+    given, found = inputs_of(CASES[name], dtype, DEVICE), []
+    for backend, inputs in ((OURS["atomics"], given), (REFERENCE, in_float64(given))):
+        points = inputs.points.clone().requires_grad_()
+        offsets = inputs.offsets.clone().requires_grad_()
+        out = apply(backend, CASES[name], Inputs(inputs.value, offsets, inputs.logits, points))
+        found.append(torch.autograd.grad(out.sum(), (points, offsets)))
+    assert apart(found[0][0], found[1][0]) < 1e-5
+    assert apart(found[0][1], found[1][1]) < BOUNDS[dtype] and found[0][1].dtype == dtype
+
+
 def test_inputs_may_lie_in_memory_as_they_like():
     case = CASES["tiny"]
     given = inputs_of(case, device=DEVICE)

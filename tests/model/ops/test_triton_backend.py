@@ -42,7 +42,6 @@ def bad_inputs(kind):
     given = inputs_of(CASES["decoder"])
     value, points, offsets, logits = given.value, given.points, given.offsets, given.logits
     return {
-        "gradient": Inputs(value, offsets, logits, points.clone().requires_grad_()),
         "float64": Inputs(value.double(), offsets, logits, points),
         "heads": Inputs(value[..., :6], offsets, logits, points),
         "levels": Inputs(value[:, 1:], offsets, logits, points),
@@ -55,7 +54,6 @@ def bad_inputs(kind):
 @pytest.mark.parametrize(
     ("kind", "error", "said"),
     [
-        ("gradient", ConfigError, "require a gradient"),
         ("float64", ConfigError, "torch.float64"),
         ("heads", ConfigError, "6 channels in 2 heads"),
         ("huge", ConfigError, "2147483648 numbers"),
@@ -69,6 +67,14 @@ def test_what_the_kernels_do_not_take_is_refused(monkeypatch, kind, error, said)
     monkeypatch.setitem(sys.modules, "bevformer.ops.triton_autograd", fake)
     with pytest.raises(error, match=said):
         apply(triton_backend.make(False), CASES["decoder"], bad_inputs(kind))
+
+
+def test_points_of_cameras_get_no_gradient(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bevformer.ops.triton_autograd", types.SimpleNamespace(SpatialAttn=None))
+    given = inputs_of(CASES["tiny"])
+    given.points.points_VZ2.requires_grad_()
+    with pytest.raises(ConfigError, match="points require a gradient"):
+        apply(triton_backend.make(False), CASES["tiny"], given)
 
 
 @pytest.mark.parametrize(("which", "itemsize", "vector"), CHANNELS_PER_THREAD)
