@@ -33,8 +33,9 @@ class StandIn:
 
     @staticmethod
     def decode_jpeg_header(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if bytes(data[:2]) != b"\xff\xd8" or image is None:
+        whole = bytes(data[:2]) == b"\xff\xd8"
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
+        if image is None:
             raise ValueError("not a JPEG")
         return (*image.shape[:2], "YCbCr" if image.ndim == 3 else "Gray", "420")
 
