@@ -14,6 +14,7 @@ from .config import OpsConfig
 from .layers import init_projection, init_sampling
 from .ops.backends import RESAMPLING, Backend, choose, known
 from .ops.visible import Visibility
+from .transfer import tensor_on
 
 
 class Attention(nn.Module):
@@ -110,7 +111,7 @@ class TemporalSelfAttention(Attention):
         both = torch.stack([history.bev_BQC, history.initial_BQC], 1)
         if all(history.exists_B):
             return both
-        exists = torch.tensor(history.exists_B, device=own.device).view(-1, 1, 1, 1)
+        exists = tensor_on(history.exists_B, own.device).view(-1, 1, 1, 1)
         return torch.where(exists, both, own)
 
     def forward(

@@ -5,6 +5,8 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
+from .transfer import tensor_on
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Half-precision tensors as float32; float32 and float64 as they are."""
@@ -25,8 +27,8 @@ def decode_boxes(codes_K10: Tensor) -> Tensor:
 
 def scale_centres(codes: Tensor, pc_range_m: Sequence[float]) -> Tensor:
     """cx, cy, cz from [0, 1] to metres of the lidar frame."""
-    low = codes.new_tensor([pc_range_m[0], pc_range_m[1], pc_range_m[2]])
-    span = codes.new_tensor([pc_range_m[3], pc_range_m[4], pc_range_m[5]]) - low
+    low, high = (tensor_on(pc_range_m[at : at + 3], codes.device, codes.dtype) for at in (0, 3))
+    span = high - low
     xy = codes[..., 0:2] * span[:2] + low[:2]
     z = codes[..., 4:5] * span[2:] + low[2:]
     return torch.cat([xy, codes[..., 2:4], z, codes[..., 5:]], -1)

@@ -13,6 +13,7 @@ from .config import EncoderConfig, TransformerConfig
 from .layers import FFN
 from .ops.visible import Visibility
 from .recompute import recompute
+from .transfer import tensor_on
 
 
 class EncoderLayer(nn.Module):
@@ -78,7 +79,7 @@ class Encoder(nn.Module):
         moved = reference_Q2.expand(batch, -1, -1)
         still = moved
         if history is not None:
-            exists = torch.tensor(history.exists_B, device=moved.device).view(-1, 1, 1)
+            exists = tensor_on(history.exists_B, moved.device).view(-1, 1, 1)
             moved = torch.where(exists, moved + history.shift_B2[:, None], moved)
             # The weights published in 2022 were trained with both moved (66b65f3 changed it).
             still = moved if self.config.shift_current_reference else still

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .ops.visible import Visibility, gather_visible
+from .transfer import send, tensor_on
 from .types import FrameMeta
 
 _MIN_DEPTH_M = 1e-5
@@ -35,8 +36,8 @@ def pillar_points(
     unit = torch.cat(
         [xy.unsqueeze(1).expand(-1, heights, -1), z.view(1, heights, 1).expand(len(xy), -1, -1)], -1
     )
-    low = torch.tensor(pc_range_m[:3], device=device)
-    high = torch.tensor(pc_range_m[3:], device=device)
+    low = tensor_on(pc_range_m[:3], device)
+    high = tensor_on(pc_range_m[3:], device)
     return unit * (high - low) + low
 
 
@@ -47,14 +48,12 @@ def project(points_QZ3: Tensor, metas: Sequence[FrameMeta]) -> Tuple[Tensor, Ten
     height are the *padded* ones of the first camera (kept quirk).
     """
     matrices = torch.from_numpy(np.stack([meta.lidar2img_N44 for meta in metas]).astype(np.float32))
-    matrices = matrices.to(points_QZ3.device)[:, :, None, None]  # (B, N, 1, 1, 4, 4)
+    matrices = send(matrices, points_QZ3.device)[:, :, None, None]  # (B, N, 1, 1, 4, 4)
     points = torch.cat([points_QZ3.float(), torch.ones_like(points_QZ3[..., :1])], -1)
     x, y, depth = ((matrices[..., row, :] * points).sum(-1) for row in range(3))
     safe = depth.clamp(min=_MIN_DEPTH_M)
-    sizes = torch.tensor(
-        [[meta.img_shape_hw[1], meta.img_shape_hw[0]] for meta in metas],
-        dtype=torch.float32,
-        device=points.device,
+    sizes = tensor_on(
+        [[meta.img_shape_hw[1], meta.img_shape_hw[0]] for meta in metas], points.device, torch.float32
     )[:, None, None, None]
     uv = torch.stack([x / safe, y / safe], -1) / sizes
     inside = (uv > 0).all(-1) & (uv < 1).all(-1)
@@ -93,17 +92,17 @@ def rotate_bev(
     """
     cx, cy = (0.0, 0.0) if center_xy is None else (center_xy[0] - bev_w * 0.5, center_xy[1] - bev_h * 0.5)
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    theta = torch.tensor(
+    theta = tensor_on(
         [[cos, -sin, cx - cos * cx + sin * cy], [sin, cos, cy - sin * cx - cos * cy]],
-        dtype=torch.float32,
-        device=bev_QC.device,
+        bev_QC.device,
+        torch.float32,
     )
     base = torch.ones(bev_h, bev_w, 3, device=bev_QC.device)
     base[..., 0] = torch.linspace(-bev_w * 0.5 + 0.5, bev_w * 0.5 - 0.5, bev_w, device=bev_QC.device)
     base[..., 1] = torch.linspace(
         -bev_h * 0.5 + 0.5, bev_h * 0.5 - 0.5, bev_h, device=bev_QC.device
     ).unsqueeze(1)
-    scale = torch.tensor([0.5 * bev_w, 0.5 * bev_h], device=bev_QC.device)
+    scale = tensor_on([0.5 * bev_w, 0.5 * bev_h], bev_QC.device)
     grid = (base.view(1, -1, 3) @ (theta.t() / scale).unsqueeze(0)).view(1, bev_h, bev_w, 2)
     plane = bev_QC.view(bev_h, bev_w, -1).permute(2, 0, 1).unsqueeze(0)
     turned = F.grid_sample(

@@ -1,10 +1,12 @@
 """GridMask (Chen et al., 2020) as upstream applies it to the camera images."""
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .transfer import send
 
 PROBABILITY = 0.7
 RATIO = 0.5
@@ -33,5 +35,5 @@ def grid_mask(images: Tensor, rng: Any, training: bool) -> Tensor:
     """
     if rng.rand() > PROBABILITY or not training:
         return images
-    mask: Optional[np.ndarray] = draw_mask(int(images.shape[-2]), int(images.shape[-1]), rng)
-    return images * torch.from_numpy(mask).to(images)
+    mask: np.ndarray = draw_mask(int(images.shape[-2]), int(images.shape[-1]), rng)
+    return images * send(torch.from_numpy(mask), images.device).to(images.dtype)

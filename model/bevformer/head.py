@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .codes import at_least_float32, decode_boxes, scale_centres
 from .config import Config, HeadConfig
 from .layers import LearnedPositionalEncoding
+from .transfer import tensor_on
 from .transformer import PerceptionTransformer
 from .types import Detections, FrameMeta
 
@@ -80,7 +81,7 @@ def decode_detections(logits_OK: Tensor, codes_OD: Tensor, config: HeadConfig) -
     labels = flat % config.num_classes
     query = torch.div(flat, config.num_classes, rounding_mode="floor")
     boxes = decode_boxes(at_least_float32(codes_OD)[query])
-    low, high = boxes.new_tensor(config.post_center_range_m).view(2, 3)
+    low, high = tensor_on(config.post_center_range_m, boxes.device, boxes.dtype).view(2, 3)
     kept = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(-1)
     return Detections(boxes[kept], scores[kept], labels[kept])
 

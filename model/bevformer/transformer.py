@@ -15,6 +15,7 @@ from .config import Config
 from .decoder import Decoder
 from .encoder import Encoder
 from .layers import can_bus_mlp
+from .transfer import tensor_on
 from .types import FrameMeta
 
 
@@ -68,11 +69,13 @@ class PerceptionTransformer(nn.Module):
         """The BEV map (B, Q, C).  `metas` carry can_bus as *differences* to the frame of prev_bev."""
         grid, pc_range = self.config.encoder, self.config.head.pc_range_m
         features, shapes = self.flatten_features(levels)
-        can_bus = bev_query_QC.new_tensor(np.stack([meta.can_bus_18 for meta in metas]))
+        can_bus = tensor_on(
+            np.stack([meta.can_bus_18 for meta in metas]), bev_query_QC.device, bev_query_QC.dtype
+        )
         query = bev_query_QC + self.can_bus_mlp(can_bus)[:, None]
-        # The number of visible queries decides shapes: on the meta device, which has none, the CPU counts.
-        place = torch.device("cpu") if query.device.type == "meta" else query.device
-        points = geometry.pillar_points(grid.bev_h, grid.bev_w, grid.num_points_in_pillar, pc_range, place)
+        # The number of visible queries decides shapes: the CPU counts, so that it need not wait for a device.
+        host = torch.device("cpu")
+        points = geometry.pillar_points(grid.bev_h, grid.bev_w, grid.num_points_in_pillar, pc_range, host)
         reference = geometry.reference_2d(grid.bev_h, grid.bev_w, query.device, query.dtype)
         visible = geometry.visibility(points, metas).to(query.device)
         history = self._history(prev_bev_BQC, query, metas)
@@ -95,7 +98,7 @@ class PerceptionTransformer(nn.Module):
             ]
         )
         shift = geometry.bev_shift(metas, grid.bev_h, grid.bev_w, self.config.head.pc_range_m)
-        return History(turned, query_BQC, exists, query_BQC.new_tensor(shift))
+        return History(turned, query_BQC, exists, tensor_on(shift, query_BQC.device, query_BQC.dtype))
 
     def decode(
         self, bev_BQC: Tensor, query_embedding_O2C: Tensor, reg_branches: nn.ModuleList

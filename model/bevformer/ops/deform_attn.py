@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..recompute import recompute
+from ..transfer import tensor_on
 
 
 def deform_attn(
@@ -66,7 +67,9 @@ def _grids(shapes_L: Sequence[Tuple[int, int]], reference_MQZ2: Tensor, offsets_
     M, Q, H, L, P, _ = offsets_MQHLP2.shape
     Z = reference_MQZ2.shape[2]
     offsets = offsets_MQHLP2.permute(0, 2, 3, 4, 5, 1).contiguous().view(M, H, L, P // Z, Z, 2, Q)
-    per_cell = offsets.new_tensor([[2 / w, 2 / h] for h, w in shapes_L]).view(L, 1, 1, 2, 1)
+    per_cell = tensor_on([[2 / w, 2 / h] for h, w in shapes_L], offsets.device, offsets.dtype).view(
+        L, 1, 1, 2, 1
+    )
     reference_MQZ2 = reference_MQZ2.to(torch.promote_types(reference_MQZ2.dtype, offsets.dtype))
     centre = (2 * reference_MQZ2 - 1).permute(0, 2, 3, 1).contiguous().view(M, 1, 1, 1, Z, 2, Q)
     return (centre + offsets * per_cell).view(M, H, L, P, 2, Q)
