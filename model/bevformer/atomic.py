@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: temporary name beside, fsync, rename."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -34,14 +35,24 @@ def write_whole(path: str, fill: Callable[[Any], Any]) -> None:
         temporary = None
         sync_folder(folder)
     except OSError as error:
-        raise DiskError(
-            "could not write %s: %s" % (path, error.strerror),
-            "What was finished before is whole.",
-            "Free some space or name another folder, then run the same command again.",
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            _remove(temporary)
+
+
+def cannot_write(path: str, error: OSError) -> DiskError:
+    return DiskError(
+        "could not write %s: %s" % (path, error.strerror),
+        "What was finished before is whole.",
+        "Free some space or name another folder, then run the same command again.",
+    )
+
+
+def _remove(path: str) -> None:
+    """As far as that goes: a folder that has lost its rights is why the file could not be written, too."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 class _Witness:
@@ -78,7 +89,14 @@ def sync_folder(folder: str) -> None:
 
 
 def link_latest(path: str) -> None:
-    """Make `latest.pth` beside `path` point to it (a copy where links are not possible)."""
+    """Make `latest.pth` beside `path` point to it (a copy where links are not possible).  Raises DiskError."""
+    try:
+        _link_latest(path)
+    except OSError as error:
+        raise cannot_write(os.path.join(os.path.dirname(path), "latest.pth"), error) from error
+
+
+def _link_latest(path: str) -> None:
     folder, name = os.path.split(os.path.abspath(path))
     latest, temporary = os.path.join(folder, "latest.pth"), os.path.join(folder, ".latest.pth.new")
     if os.path.lexists(temporary):

@@ -131,13 +131,8 @@ class Saver:
             time=time.strftime("%Y-%m-%d %H:%M:%S"),
             **(more or {}),
         )
-        try:
-            save_checkpoint(path, model, optimizer, meta, scaler)
-            link_latest(path)
-        except DiskError as error:
-            error.why = "The checkpoints that were written before are whole."
-            error.do = "Make room there, then give the same command with --resume auto."
-            raise
+        save_checkpoint(path, model, optimizer, meta, scaler)
+        link_latest(path)
         self._thin_out(path)
         return path
 

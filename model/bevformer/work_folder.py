@@ -23,6 +23,8 @@ from .types import CLASSES
 from .validation import Validator, attend, scores_of
 
 ENDED = {Interrupted: "interrupted", Diverged: "diverged", OutOfMemory: "out of memory"}
+WRITTEN = "The checkpoints that were written before are whole."
+AGAIN = "Make room there, then give the same command with --resume auto."
 LOG_EVERY = {True: 50, False: 10}  # steps, by epoch (as upstream) or not
 
 
@@ -99,6 +101,8 @@ def _lead(
         profile = Profile(options.work_dir, talk, job.device) if options.profile else NoProfile()
         outcome = train_loop(job, saver, log, talk, scribe.saved, profile)
     except UserError as stop:
+        if isinstance(stop, DiskError):  # whichever file it was
+            stop.why, stop.do = WRITTEN, AGAIN
         _keep_reason(keeper, stop)
         raise
     finally:

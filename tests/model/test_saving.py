@@ -162,3 +162,15 @@ def test_a_disk_that_is_full_for_the_log_is_a_sentence(tmp_path, monkeypatch, ca
     monkeypatch.setattr(__main__, "run", lambda argv, talk: play(tmp_path / "w"))
     assert __main__.main(["train"]) == 8
     assert "No space left" in capfd.readouterr().err
+
+
+def test_a_folder_that_loses_its_rights_is_a_sentence(tmp_path, monkeypatch):
+    """The temporary file cannot be removed either; what could not be written is what counts."""
+
+    def refuse(*args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(DiskError, match="could not write .*run.json: Permission denied"):
+        atomic.write_atomically(str(tmp_path / "run.json"), "{}")
