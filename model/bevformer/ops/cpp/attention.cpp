@@ -423,6 +423,7 @@ INLINE void softmax(const A* __restrict logit, A* __restrict x, N n, Size size) 
     const A top = top_of(logit + g, size);
     for (int i = 0; i < size; ++i) x[g + i] = logit[g + i] - top;
   }
+  for (int i = n; i < n.padded(); ++i) x[i] = 0;
   for (int i = 0; i < n.padded(); ++i) x[i] = exp_of(x[i]);
   for (int g = 0; g < n; g += size) {
     const A share = A(1) / sum_of(x + g, size);

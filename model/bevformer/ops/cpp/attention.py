@@ -11,7 +11,6 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ...errors import ConfigError
 from ..visible import Pairs
@@ -161,8 +160,13 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise ConfigError(
+                "a second derivative of deformable attention was asked for",
+                "ops.attention=cpp has the first alone, and would let this one pass for zero.",
+                "Use ops.attention=reference.",
+            )
         value, offsets, logits, points = ctx.saved_tensors
         held = _call(ctx.problem, _dense(value), offsets.contiguous(), logits.contiguous(), points)
         dense = torch.contiguous_format
