@@ -89,7 +89,7 @@ def sync_folder(folder: str) -> None:
 
 
 def link_latest(path: str) -> None:
-    """Make `latest.pth` beside `path` point to it (a copy where links are not possible).  Raises DiskError."""
+    """Make `latest.pth` beside `path` point to it; a copy where there are no links.  Raises DiskError."""
     try:
         _link_latest(path)
     except OSError as error:
