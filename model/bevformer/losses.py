@@ -41,7 +41,8 @@ class Target:
 def targets_of(
     matches_LB: Sequence[Sequence[Match]], truths: Sequence[GroundTruth], codes: Tensor
 ) -> List[List[Target]]:
-    """Per layer and sample, on the device of `codes` and in its kind of number.  truths: on the host."""
+    """Per layer and sample, on the device of `codes` and in its kind of number.  truths: best on the host."""
+    truths = [GroundTruth(truth.boxes_G9.cpu(), truth.labels_G.cpu()) for truth in truths]
     wanted_B = [encode_boxes(truth.boxes_G9) for truth in truths]
     # A row with any non-finite number (unknown velocity) loses its whole L1 row, but the box stays
     # matched, supervised in class and counted (kept from upstream).
@@ -94,7 +95,7 @@ def detection_losses(
     mean_positives: mean over ranks of the number of true boxes; None is this batch's own.  It is known
     before the forward pass, which is what makes N-rank training exact on one device.
 
-    truths: on the host.  The host waits for the device once, for all costs of the matching (`match_all`).
+    truths: best on the host.  It then waits for the device once, for all costs of the matching (`match_all`).
     """
     own = sum(len(truth.labels_G) for truth in truths)
     divisor = max(float(own if mean_positives is None else mean_positives), 1.0)
