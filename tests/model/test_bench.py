@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bevformer import bench, bench_pair, nominal
+from bevformer.bench_common import KINDS
 from bevformer.config import override, preset
 from bevformer.detector import build_model
 
@@ -57,7 +58,7 @@ def test_as_a_program_it_says_what_is_wrong():
     assert done.returncode == 6 and "unknown preset: 'huge'" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["ops", "memory"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_program_that_takes_presets_and_a_file(kind, heard, capsys):
     with pytest.raises(SystemExit) as ended:
         bench.main([kind, "--help"], heard)

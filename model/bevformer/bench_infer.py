@@ -1,0 +1,165 @@
+"""`python -m bevformer.bench infer`: a frame of a video with history, ours against a plain fp32 version.
+
+    python -m bevformer.bench infer [--preset tiny ...] [--device cpu|cuda] [--who NAME...] [--size HxW]
+
+From images on the device to decoded boxes.  Contenders: see `bench_models`.  `apart` says how far their
+outputs lie from the plain one's, in units of its largest number.
+"""
+
+import argparse
+import dataclasses
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from .allocated import allocated_peak_b
+from .bench_common import (
+    Protocol,
+    add_options,
+    begin,
+    check_options,
+    compete,
+    deliver,
+    device_of,
+    finish,
+    preset_of,
+    ratio,
+    row,
+    short_name,
+)
+from .bench_models import (
+    PLAIN,
+    Contender,
+    add_model_options,
+    made_one_by_one,
+    model_bytes,
+    sizes_of,
+    told,
+)
+from .config import Config, override
+from .memory import is_out_of_memory
+from .nominal import ImageSize, nominal_frame
+from .talk import Talk
+from .types import Frame
+
+WHAT = "inference step with history"
+NAMES = (PLAIN, "fp32", "fast")
+GOALS = {("cpu", "tiny"): 1.8, ("cpu", "base"): 1.5}  # the better of fp32 and fast, times plain
+ABOUT = (
+    "Seconds of one frame, medians. ratios: plain / contender. peak_gb: weights and the most that was"
+    " allocated, 1e9 bytes. apart: largest difference to plain, in units of its largest number, by output."
+)
+Rows = List[Dict[str, Any]]
+Work = Callable[[], Dict[str, Tensor]]
+
+
+def main(argv: Sequence[str], talk: Talk) -> int:
+    started_s = time.monotonic()
+    parser = argparse.ArgumentParser(prog="bench infer", description=__doc__)
+    add_options(parser)
+    add_model_options(parser, NAMES)
+    args = parser.parse_args(argv)
+    protocol, device = check_options(parser, args), device_of(args.device)
+    header = begin("infer", argv, device, started_s)
+    rows, ratios, absent = [], [], {}  # type: Rows, Rows, Dict[str, str]
+    for name in args.preset:
+        config = override(preset_of(name), args.cfg_options)
+        size, case = sizes_of(config, args.size), short_name(config.name)
+        found = measure(config, size, args.who, device, protocol, absent, talk)
+        rows += [dict(each, images_hw=list(size.padded_hw)) for each in found]
+        ratios += judged(rows, case, device, args.size is None)
+    result = finish(header, rows, ratios, absent, protocol=protocol.told(), about=ABOUT)
+    return deliver(result, args.out, talk)
+
+
+def judged(rows: Rows, case: str, device: torch.device, full_size: bool) -> Rows:
+    """Ratios to plain; the better one carries the goal."""
+    found = [each for who in NAMES[1:] for each in ratio(rows, case, WHAT, who, PLAIN)]
+    goal = GOALS.get((device.type, case)) if full_size else None
+    if found and goal is not None:
+        best = max(found, key=lambda each: float(each["times"]))
+        best.update(goal=goal, met=best["times"] >= goal)
+    return found
+
+
+def measure(
+    config: Config,
+    size: ImageSize,
+    names: Sequence[str],
+    device: torch.device,
+    protocol: Protocol,
+    absent: Dict[str, str],
+    talk: Talk,
+) -> Rows:
+    """The rows of a preset; what does not fit or run is entered in `absent`."""
+    case = short_name(config.name)
+    frames = [on_device(nominal_frame(size, index), device) for index in range(2)]
+    works: Dict[str, Work] = {}
+    facts: Dict[str, Dict[str, Any]] = {}
+    outputs: Optional[Dict[str, Tensor]] = None
+    for contender in made_one_by_one(config, names, device, False, absent, case):
+        who = contender.who
+        try:
+            facts[who], found = described(contender, frames, device)
+            works[who] = framer(contender, frames, device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            absent["%s, %s" % (case, who)] = "out of memory"
+            continue
+        outputs = found if who == PLAIN else outputs
+        if outputs is not None and who != PLAIN:
+            facts[who]["apart"] = {name: apart(found[name], outputs[name]) for name in outputs}
+    rows = []
+    once = dataclasses.replace(protocol, warm_up=1 if device.type == "cuda" else 0)  # `described` ran them
+    for who, seconds in compete(works, device, once).items():
+        rows.append(row(case, WHAT, who, seconds, **facts[who]))
+    for line in told(rows):
+        talk.note(line)
+    return rows
+
+
+def on_device(frame: Frame, device: torch.device) -> Frame:
+    return dataclasses.replace(frame, images_NCHW=frame.images_NCHW.to(device))
+
+
+def framer(contender: Contender, frames: Sequence[Frame], device: torch.device) -> Work:
+    """The second frame of a video; what comes out are the head's outputs before decoding."""
+    model, seen = contender.model, {}  # type: Any, Dict[str, Any]
+    model.pts_bbox_head.register_forward_hook(lambda head, inputs, out: seen.update(out=out))
+    with contender.precision.autocast(device):
+        # Folded weights, made once for a video.  The plain model runs its layers as they are.
+        extract = None if contender.who == PLAIN else model.extractor()
+        _, memory = model.step(frames[0], None, extract)
+
+    def work() -> Dict[str, Tensor]:
+        with contender.precision.autocast(device):
+            model.step(frames[1], memory, extract)
+        out = seen["out"]
+        return {"bev": out.bev_BQC, "logits": out.logits_LBOK[-1], "codes": out.codes_LBOD[-1]}
+
+    return work
+
+
+def described(contender: Contender, frames: Sequence[Frame], device: torch.device) -> Any:
+    """What is known of a contender besides its times, and its outputs."""
+    weights_b, outputs = model_bytes(contender.model), {}  # type: int, Dict[str, Tensor]
+
+    def whole() -> None:
+        outputs.update(framer(contender, frames, device)())
+
+    if device.type == "cuda":
+        before_b = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        whole()
+        peak_b = torch.cuda.max_memory_allocated(device) - before_b
+    else:
+        peak_b = allocated_peak_b(whole)
+    facts = dict(peak_gb=round((weights_b + peak_b) / 1e9, 3), levers=list(contender.levers))
+    return facts, {name: each.float().cpu() for name, each in outputs.items()}
+
+
+def apart(ours: Tensor, plain: Tensor) -> float:
+    return float("%.3g" % (float((ours - plain).abs().max()) / max(float(plain.abs().max()), 1e-30)))

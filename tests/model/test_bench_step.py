@@ -1,0 +1,105 @@
+"""`bench step` and `bench infer`: the same weights computed in other ways."""
+
+import numpy as np
+import pytest
+import torch
+
+from bevformer import bench, bench_infer, bench_models, bench_step, matching
+from bevformer.bench_common import preset_of, row
+from bevformer.bench_read import read
+from bevformer.config import override
+from bevformer.errors import ConfigError
+
+CPU = torch.device("cpu")
+SMALL = ["head.num_query=40", "head.max_per_img=40", "encoder.bev_h=12", "encoder.bev_w=10"]
+WORDS = ["--preset", "micro", "--size", "32x48", "--repeats", "1", "--cfg-options", *SMALL]
+
+
+def run(kind, tmp_path, heard, *more):
+    out = tmp_path / "out.json"
+    assert bench.main([kind, *WORDS, "--out", str(out), *more], heard) == 0
+    document = read(str(out))
+    return {each["who"]: each for each in document["rows"]}, document
+
+
+def test_a_step_of_ours_has_the_plain_ones_loss_and_less_memory(tmp_path, heard):
+    rows, document = run("step", tmp_path, heard, "--who", "plain", "fp32", "lean")
+    assert rows["fp32"]["loss"] == pytest.approx(rows["plain"]["loss"], rel=1e-4)
+    assert rows["lean"]["peak_gb"] <= rows["plain"]["peak_gb"] and rows["plain"]["levers"] == []
+    assert "encoder-layers" in rows["lean"]["levers"] and rows["fp32"]["levers"][0].startswith("attention: ")
+    assert {each["assignment"] for each in rows.values()} == {"scipy"}
+    assert {each["who"] for each in document["ratios"]} == {"fp32", "lean"}
+
+
+def test_a_frame_of_ours_has_the_plain_ones_outputs(tmp_path, heard):
+    rows, _ = run("infer", tmp_path, heard, "--who", "plain", "fp32")
+    assert set(rows["fp32"]["apart"]) == {"bev", "logits", "codes"} and "apart" not in rows["plain"]
+    assert all(0 <= each < 1e-4 for each in rows["fp32"]["apart"].values())
+    assert rows["fp32"]["images_hw"] == [32, 48] and rows["fp32"]["peak_gb"] > 0
+
+
+def test_the_plain_model_is_other_code_with_the_same_weights():
+    config = override(preset_of("micro"), SMALL)
+    plain, ours = (bench_models.make(config, who, CPU, True).model for who in ("plain", "fp32"))
+    for (name, one), (_, other) in zip(plain.state_dict().items(), ours.state_dict().items()):
+        assert torch.equal(one, other), name
+    kinds = [type(each.pts_bbox_head.transformer.encoder.layers[0].attentions[1]) for each in (plain, ours)]
+    assert [kind.__name__ for kind in kinds] == ["PlainSpatialCrossAttention", "SpatialCrossAttention"]
+
+
+def test_bf16_that_would_be_emulated_is_left_out_by_name(monkeypatch):
+    monkeypatch.setattr(bench_models, "bf16_pays", lambda device: False)
+    absent = {}
+    found = list(bench_models.made_one_by_one(preset_of("micro"), ["fast"], CPU, False, absent, "micro"))
+    assert not found and "no fast bf16" in absent["micro, fast"]
+
+
+@pytest.mark.parametrize("kind", ["step", "infer"])
+def test_unknown_contenders_and_sizes_are_refused(kind, heard):
+    with pytest.raises(ConfigError, match="unknown contender: magic"):
+        bench.main([kind, *WORDS, "--who", "magic"], heard)
+    with pytest.raises(ConfigError, match="--size 33x48"):
+        bench.main([kind, "--preset", "micro", "--size", "33x48"], heard)
+
+
+@pytest.mark.parametrize("text", ["480", "480x", "100x100", "0x0", "-32x48"])
+def test_a_size_the_backbone_cannot_take_is_refused(text):
+    with pytest.raises(ConfigError, match="--size"):
+        bench_models.sizes_of(preset_of("tiny"), text)
+
+
+def test_without_scipy_the_assignment_is_fixed_and_said(monkeypatch):
+    real, cost = matching.solve, np.array([[3.0, 1.0], [1.0, 3.0], [9.0, 9.0]])
+    monkeypatch.setattr(bench_step.importlib.util, "find_spec", lambda name: None)
+    with bench_step.assignment() as said:
+        queries, boxes = matching.solve(cost)
+    assert (said, queries.tolist(), boxes.tolist()) == ("fixed", [0, 1], [0, 1])
+    assert matching.solve is real
+
+
+def test_what_does_not_fit_is_named_and_the_rest_goes_on(tmp_path, heard, monkeypatch):
+    real = bench_step.described
+
+    def starved(contender, sample, device):
+        if contender.who == "plain":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(contender, sample, device)
+
+    monkeypatch.setattr(bench_step, "described", starved)
+    rows, document = run("step", tmp_path, heard, "--who", "plain", "fp32")
+    assert set(rows) == {"fp32"} and document["absent"] == {"micro, plain": "out of memory"}
+
+
+def test_a_step_too_large_for_the_machine_is_not_begun(monkeypatch):
+    monkeypatch.setattr(bench_step, "host_summary", lambda device: {"memory_gib": 0.01})
+    absent = {}
+    names = bench_step.fitting(preset_of("micro"), ["plain", "lean"], CPU, absent, "micro")
+    assert names == ["lean"] and "takes 0 GiB of 0" in absent["micro, plain"]
+
+
+@pytest.mark.parametrize("module, what", [(bench_step, bench_step.WHAT), (bench_infer, bench_infer.WHAT)])
+def test_the_better_of_ours_carries_the_goal(module, what):
+    rows = [row("tiny", what, who, [s]) for who, s in (("plain", 4.0), ("fp32", 3.0), ("fast", 1.0))]
+    found = {each["who"]: each for each in module.judged(rows, "tiny", CPU, full_size=True)}
+    assert found["fast"]["met"] is True and "goal" not in found["fp32"]
+    assert not any("goal" in each for each in module.judged(rows, "tiny", CPU, full_size=False))
