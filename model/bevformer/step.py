@@ -145,7 +145,7 @@ def read(by_rank: Sequence[Terms], *more: Tensor) -> Tuple[List[Dict[str, float]
     """All terms, and more numbers of the same device, in one copy to the host."""
     parts = [each.values for each in by_rank if each.names] + [number.reshape(1) for number in more]
     kind = max((part.dtype for part in parts), key=lambda dtype: torch.finfo(dtype).bits, default=None)
-    numbers = torch.cat([part.to(kind) for part in parts]).tolist() if parts else []
+    numbers = torch.cat([part.to(kind) for part in parts]).cpu().tolist() if parts else []
     found = []
     for each in by_rank:
         mine, numbers = numbers[: len(each.names)], numbers[len(each.names) :]
