@@ -1,0 +1,182 @@
+"""Every lever gives the numbers of the plain path."""
+
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+import filled  # noqa: E402
+
+from bevformer.amp import bf16_works_on_cpu  # noqa: E402
+from bevformer.backbone import build_backbone  # noqa: E402
+from bevformer.config import BackboneConfig, NeckConfig, OpsConfig, ScheduleConfig, override, preset  # noqa: E402
+from bevformer.detector import build_model  # noqa: E402
+from bevformer.errors import ConfigError  # noqa: E402
+from bevformer.extractor import Extractor, arranged, images_at_once  # noqa: E402
+from bevformer.folded import FoldedResNet  # noqa: E402
+from bevformer.neck import FPN  # noqa: E402
+from bevformer.ops.dcn_rows import modulated_deform_conv_rows  # noqa: E402
+from bevformer.ops.modulated_conv import modulated_deform_conv  # noqa: E402
+from bevformer.optim import build_optimizer, gradient_norm, scale_gradients  # noqa: E402
+
+OFF = OpsConfig(channels_last="off", folded_norms="off", cameras_at_once=6)
+
+
+class Camera(nn.Module):
+    """A backbone with all there is - caffe style, DCNv2, three maps - and its neck."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = build_backbone(BackboneConfig(style="caffe", dcn_stages=(3,), out_stages=(1, 2, 3)))
+        self.neck = FPN(NeckConfig((512, 1024, 2048), 4), 32)
+
+
+@pytest.fixture(scope="module")
+def camera():
+    model = Camera().eval()
+    state = {k: torch.from_numpy(np.asarray(filled.value(k, v.shape))) for k, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.from_numpy(filled.stream("levers").standard_normal((1, 3, 3, 64, 96))).float()
+
+
+@pytest.fixture(scope="module")
+def plain(camera, images):
+    with torch.no_grad():
+        return camera.neck(camera.backbone(images[0]))
+
+
+def apart(ours, theirs):
+    return max(float((a.float() - b).norm() / b.norm()) for a, b in zip(ours, theirs))
+
+
+@pytest.mark.parametrize("at_once", [0, 1, 2])
+@pytest.mark.parametrize("folded", ["on", "off"])
+@pytest.mark.parametrize("last", ["on", "off"])
+def test_features_without_gradients_are_the_plain_ones_up_to_rounding(
+    camera, images, plain, last, folded, at_once
+):
+    ops = OpsConfig(channels_last=last, folded_norms=folded, cameras_at_once=at_once)
+    levels = Extractor(camera.backbone, camera.neck, ops)(images)
+    assert [tuple(level.shape) for level in levels] == [(1, 3, *level.shape[1:]) for level in plain]
+    assert apart([level[0] for level in levels], plain) < 1e-5
+
+
+def test_without_levers_they_are_the_plain_ones_to_the_bit(camera, images, plain):
+    levels = Extractor(camera.backbone, camera.neck, OFF)(images)
+    assert all(torch.equal(ours[0], theirs) for ours, theirs in zip(levels, plain))
+
+
+@pytest.mark.skipif(not bf16_works_on_cpu(), reason="this torch has no bf16 autocast on the CPU")
+@pytest.mark.parametrize("folded", ["on", "off"])
+def test_in_bf16_they_are_within_two_per_cent(camera, images, plain, folded):
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        levels = Extractor(camera.backbone, camera.neck, OpsConfig(folded_norms=folded))(images)
+    assert levels[0].dtype == torch.bfloat16 and 1e-4 < apart([level[0] for level in levels], plain) < 0.02
+
+
+def test_folding_copies_the_weights_of_the_moment(camera, images):
+    resnet = copy.deepcopy(camera.backbone)
+    before, keys = FoldedResNet(resnet), list(resnet.state_dict())
+    first = before(images[0])[0]
+    with torch.no_grad():
+        resnet.conv1.weight.mul_(2.0)
+    assert torch.equal(before(images[0])[0], first) and list(resnet.state_dict()) == keys
+    assert not torch.allclose(FoldedResNet(resnet)(images[0])[0], first)
+
+
+def test_levers_in_training_give_the_same_gradients(camera, images):
+    gradients, crop = [], images[0, :1, :, :32, :48].double()
+    for ops in (OFF, OpsConfig(channels_last="on", folded_norms="on")):
+        resnet = copy.deepcopy(camera.backbone).double().train()
+        resnet.fold(ops.folded_norms == "on")
+        maps = resnet(arranged(crop, resnet, ops))
+        sum((level * torch.linspace(0, 1, level.shape[-1]).double()).sum() for level in maps).backward()
+        gradients.append({name: p.grad for name, p in resnet.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 40
+    for name, gradient in gradients[0].items():
+        assert float((gradients[1][name] - gradient).norm()) <= 1e-9 * float(gradient.norm()), name
+
+
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("dtype, bound", [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 0.01)])
+def test_deformable_rows_are_the_deformable_convolution(dtype, bound, stride, dilation):
+    generator = torch.Generator().manual_seed(0)
+    height, width = (-(-side // stride) for side in (11, 13))
+    shapes = ((2, 8, 11, 13), (2, 18, height, width), (2, 9, height, width), (5, 8, 3, 3))
+    x, offset, mask, weight = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+    args = (x, 4 * offset, mask.sigmoid(), weight)  # many points lie outside
+    wanted = modulated_deform_conv(*args, stride, dilation, dilation)
+    kinds = [getattr(torch, dtype)] * 4
+    kinds[1] = torch.float32 if dtype == "bfloat16" else kinds[1]
+    ours = modulated_deform_conv_rows(*(a.to(k) for a, k in zip(args, kinds)), stride, dilation, dilation)
+    assert ours.dtype == kinds[0] and float((ours - wanted).norm() / wanted.norm()) < bound
+
+
+def test_a_video_is_the_same_with_and_without_an_extractor():
+    model = filled.model_of(override(preset("bevformer_micro"), ["head.num_query=20", "encoder.bev_h=12"]))
+    plain, _ = model.step(filled.frame(0))
+    ours, _ = model.step(filled.frame(0), None, model.extractor())
+    assert torch.allclose(ours.scores_K, plain.scores_K, rtol=1e-9)
+
+
+@pytest.mark.parametrize("asked, height, size", [(0, 928, 1), (0, 480, 1), (0, 144, 14), (3, 928, 3)])
+def test_on_a_cpu_few_large_images_run_together(asked, height, size):
+    assert images_at_once(asked, "cpu", height, height * 16 // 9) == size
+    assert images_at_once(asked, "cuda", height, 1600) == (asked or None)
+
+
+@pytest.mark.parametrize(
+    "option", ["channels_last=maybe", "folded_norms=1", "cameras_at_once=-1"], ids=lambda text: text
+)
+def test_a_lever_that_there_is_not_is_refused(option):
+    with pytest.raises(ConfigError, match=option.split("=")[0]):
+        build_model(override(preset("bevformer_micro"), ["ops." + option]))
+
+
+def trained(kind, steps=3):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = build_optimizer(model, ScheduleConfig(lr=1e-2), kind)
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        model(torch.linspace(-1, 1, 12).view(3, 4)).square().sum().backward()
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", ["fused", "foreach"])
+def test_adamw_is_the_same_by_any_kernels(kind):
+    try:
+        ours = trained(kind)
+    except ConfigError as error:
+        pytest.skip(error.seen)
+    assert torch.allclose(ours, trained("loop"), rtol=1e-5, atol=1e-7)
+
+
+def test_kernels_that_there_are_not_are_refused():
+    with pytest.raises(ConfigError, match="ops.adamw=quick"):
+        trained("quick")
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6], ids=["clipped", "as they are"])
+def test_the_norm_and_the_clipping_are_torchs(max_norm):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(nn.Linear(5, 3))
+        models[-1](torch.ones(1, 5)).square().sum().backward()
+    norm = gradient_norm(models[0])
+    scale_gradients(models[0], max_norm, norm)
+    wanted = nn.utils.clip_grad_norm_(models[1].parameters(), max_norm)
+    assert float(norm) == float(wanted)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(models[0].parameters(), models[1].parameters()))
