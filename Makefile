@@ -56,7 +56,7 @@ lock-check: venv  ## Say whether the locks still match the targets (ARGS=--resol
 	@$(VENV)/bevrepro env lock --check $(ARGS)
 
 gpu-check:  ## Check the numbers and measure on a GPU, in nine minutes (PY: a Python with torch and Triton)
-	@PYTHONPATH=model $(PY) -m bevformer.gpu_check $(ARGS)
+	@PYTHONPATH=model$${PYTHONPATH:+:$$PYTHONPATH} $(PY) -m bevformer.gpu_check $(ARGS)
 
 clean:  ## Remove .venv and .venv-ops, caches and built files (results in demo_out and work_dirs stay)
 	rm -rf .venv .venv-ops .venv-ops.builds build dist .pytest_cache .mypy_cache .ruff_cache

@@ -129,7 +129,7 @@ def tried(
         )
     if ended.code != 0 or trouble:
         return dict(entry, status=FAILED, why=trouble or last_line(ended))
-    return dict(entry, status=DONE)
+    return dict(entry, status=DONE, why="" if part.writes else last_words(ended))
 
 
 def missing(part: Part, result: Dict[str, Any]) -> List[str]:
@@ -151,8 +151,12 @@ def read_found(path: str, part: Part, ended: Ended) -> Tuple[Optional[Dict[str, 
 
 
 def last_line(ended: Ended) -> str:
+    return "exit code %s: %s" % (ended.code, last_words(ended))
+
+
+def last_words(ended: Ended) -> str:
     lines = [line for line in ended.tail.strip().splitlines() if line.strip()]
-    return "exit code %s: %s" % (ended.code, lines[-1].strip()[:200] if lines else "it said nothing")
+    return lines[-1].strip()[:200] if lines else "it said nothing"
 
 
 def require_machine(entry: Dict[str, Any], device: str) -> None:
@@ -191,6 +195,7 @@ def summary(result: Dict[str, Any], seconds: float) -> Dict[str, Any]:
         "seconds": seconds,
         "correct": bool(judged) and all(judged),
         "left_out": [each["name"] for each in parts if each["status"] in (LEFT_OUT, MISSING)],
+        "failed": [each["name"] for each in parts if each["status"] in (FAILED, CUT)],
         "goals": goals(documents),
     }
 
@@ -214,7 +219,8 @@ def default_out(machine: Dict[str, Any]) -> str:
 
 
 def verdict(result: Dict[str, Any]) -> str:
-    left = "; left out: " + ", ".join(result["left_out"]) if result["left_out"] else ""
+    lists = (("failed or cut off", result["failed"]), ("left out", result["left_out"]))
+    left = "".join("; %s: %s" % (title, ", ".join(names)) for title, names in lists if names)
     if result["correct"]:
         return "The numbers agree (%.0f s)%s" % (result["seconds"], left)
     bad = [each["name"] for each in result["parts"] if each["correctness"] and not right(each)]

@@ -25,7 +25,7 @@ def goals(documents: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
             _goal("%s training step, times a plain fp32 one" % preset, _times(rows, preset, STEP), times)
         )
         made.append(_goal("%s frames per second" % preset, _frames(rows, preset), frames))
-    peak = (_row(rows, "base", STEP, "fast") or {}).get("peak_gb")
+    peak = (_row(rows, "base", STEP, "lean") or {}).get("peak_gb")
     made.append(_goal("base training step, peak in GB (bf16)", peak, 7.5, less=True))
     return made
 

@@ -29,8 +29,15 @@ def machine() -> Dict[str, Any]:
         "gpu": torch.cuda.get_device_name(0) if there else None,
         "capability": "%d.%d" % torch.cuda.get_device_capability(0) if there else None,
         "memory_gb": round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1) if there else None,
-        "installed": {name: importlib.util.find_spec(name) is not None for name in PACKAGES},
+        "installed": {name: installed(name) for name in PACKAGES},
     }
+
+
+def installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a finder that refuses; a module without a spec
+        return False
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def parts_for(device: str, root: str) -> Tuple[Part, ...]:
             Part("infer-" + small, frame % small, bench("infer", small), 45, 15),
             Part("ops-" + small, attentions % (small, "fp32"), bench("ops", small), 60, 20, (), True, shows),
         ]
-    return (*parts, Part("loader", "reading samples", bench("loader", small), 45, 15, ("cv2",)))
+    loader = bench("loader", small, *([] if on_gpu else ["--hw", "90", "160"]))
+    return (*parts, Part("loader", "reading samples", loader, 60, 15, ("cv2",)))
 
 
 def gpu_tests(root: str) -> List[str]:
