@@ -13,8 +13,10 @@ uint8 simplejpeg, uint8 half    the same with ops.decoder=simplejpeg, cv2-half
 """
 
 import argparse
+import importlib.util
 import os
 import shutil
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -97,8 +99,9 @@ def main(argv: Sequence[str], talk: Talk) -> int:
         for config in map(preset_of, args.preset):
             case = short_name(config.name)
             rows += measure(case, config, folder, infos, args.who, device, protocol, absent)
+            rows += finishing(case, config, tuple(args.hw), device, protocol)
             for what in (CPU_S, BYTES, WALL_S):
-                for who in args.who[1:]:
+                for who in (name for name in args.who if name != "float"):
                     goal = GOAL if (case, who) == ("base", "uint8") and what != WALL_S else None
                     ratios += ratio(rows, case, what, who, "float", goal=goal)
             talk.progress("bench", len(ratios), len(ratios))
@@ -111,11 +114,8 @@ def main(argv: Sequence[str], talk: Talk) -> int:
 
 
 def _images(hw: Sequence[int]) -> Dict[str, Any]:
-    same = None
-    try:
-        same = same_pixels()
-    except ConfigError:
-        pass  # not installed: among the absent ones
+    installed = importlib.util.find_spec("simplejpeg") is not None
+    same = same_pixels() if installed else None
     return dict(hw=list(hw), frames=FRAMES, simplejpeg_same_pixels=same)
 
 
@@ -139,9 +139,8 @@ def measure(
     compete({name: each.run for name, each in contenders.items()}, torch.device("cpu"), protocol)
     rows = []
     for name, each in contenders.items():
-        told = each.told(protocol.warm_up)
-        rows += [row(case, what, name, values, unit) for what, (values, unit) in told.items()]
-    return rows + _finish_rows(case, config, device, protocol)
+        rows += each.rows(case, name, protocol.warm_up)
+    return rows
 
 
 class Contender:
@@ -174,18 +173,16 @@ class Contender:
         sent = sample.bytes_sent
         self.rounds.append({"cpu": worker_s + here_s, "wall": wall_s, "bytes": float(sent), "here": here_s})
 
-    def told(self, warm_up: int) -> Dict[str, Tuple[List[float], str]]:
+    def rows(self, case: str, name: str, warm_up: int) -> List[Dict[str, Any]]:
         kept = self.rounds[warm_up:]
-        return {
-            CPU_S: ([each["cpu"] for each in kept], "s"),
-            "CPU time per image": ([each["cpu"] / self._images() for each in kept], "s"),
-            "CPU time of the training process per sample": ([each["here"] for each in kept], "s"),
-            WALL_S: ([each["wall"] for each in kept], "s"),
-            BYTES: ([each["bytes"] / 1e6 for each in kept], "MB"),
-        }
-
-    def _images(self) -> int:
-        return int(self._data.config.data.queue_length) * len(CAMERAS)
+        images = self._data.config.data.queue_length * len(CAMERAS)
+        middle = {key: statistics.median(each[key] for each in kept) for key in ("cpu", "here")}
+        more = dict(ms_per_image=1e3 * middle["cpu"] / images, training_process_s=middle["here"])
+        return [
+            row(case, CPU_S, name, [each["cpu"] for each in kept], "s", **more),
+            row(case, WALL_S, name, [each["wall"] for each in kept], "s"),
+            row(case, BYTES, name, [each["bytes"] / 1e6 for each in kept], "MB"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -235,10 +232,12 @@ class ReferenceQueue(NuScenesQueue):
         return Sample((Frame(batch, nominal_meta(image_size(self.config))),), self.truth(queue[-1]))
 
 
-def _finish_rows(case: str, config: Config, device: torch.device, protocol: Protocol) -> List[Dict[str, Any]]:
+def finishing(
+    case: str, config: Config, hw: Tuple[int, ...], device: torch.device, protocol: Protocol
+) -> List[Dict[str, Any]]:
     """Of one frame: what is left to the device, there and by OpenCV."""
     rng = np.random.RandomState(0)
-    raw_NHWC = torch.from_numpy(rng.randint(0, 256, (len(CAMERAS), *HW, 3)).astype(np.uint8))
+    raw_NHWC = torch.from_numpy(rng.randint(0, 256, (len(CAMERAS), *hw, 3)).astype(np.uint8))
     drawn = [draw_distortion(rng) for _ in CAMERAS] if config.data.photometric else []
     there = raw_NHWC.to(device)
 
