@@ -237,7 +237,7 @@ from importlib.machinery import PathFinder
 class Hide(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        hidden = name.split(".")[0] in ("scipy", "cv2", "matplotlib", "PIL", "nuscenes", "typer", "rich", "psutil")
+        hidden = name.split(".")[0] in ("scipy", "cv2", "matplotlib", "PIL", "nuscenes", "typer", "rich")
         return None if hidden else PathFinder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Hide if finder is PathFinder else finder for finder in sys.meta_path]
