@@ -77,6 +77,9 @@ def evaluate(
         ),
     ] = "scene",
     workers: Annotated[int | None, Option("--workers", min=0, help="Processes that load images.")] = None,
+    amp: Annotated[
+        str | None, Option("--amp", metavar="bf16|fp16|off", help="Mixed precision. [default: off]")
+    ] = None,
     limit: Annotated[int | None, Option("--limit", min=1, help="Run only the first N frames.")] = None,
     cfg_options: CfgOptions = None,
     launcher: Launcher = "none",
@@ -95,6 +98,8 @@ def evaluate(
         raise BadParameter("--infos and CKPT (or --results FILE) are needed, except with --describe")
     if out is not None and out.suffix in (".pkl", ".pickle", ".json"):
         raise BadParameter(f"--out {out}: it names a folder; results_nusc.json and the metrics go into it")
+    if amp not in (None, "bf16", "fp16", "off"):
+        raise BadParameter(f"--amp {amp}: it is bf16, fp16 or off")
     check_launcher(launcher)
     gpus = picked(gpus, gpu_ids)
     argv: list[Any] = [config, *([] if checkpoint is None else [checkpoint]), *given("--results", results)]
@@ -102,6 +107,7 @@ def evaluate(
     for name in subset or []:
         argv += ["--subset", name]
     argv += given("--out", out) + given("--workers", workers) + given("--limit", limit)
+    argv += given("--amp", amp)
     argv += common(gpus, cfg_options, context) + ["--format-only"] * format_only
     result = run_verb("eval", [*argv, "--cut", cut], of_run(gpus, processes, 1, None))
     if as_json:
