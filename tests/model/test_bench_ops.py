@@ -1,12 +1,15 @@
 """The attentions side by side: real geometry, and wrong numbers shown as wrong."""
 
 import dataclasses
+import sys
+import types
 
 import pytest
 import torch
 
 from bevformer import bench_cases, bench_contenders, bench_ops
 from bevformer.bench_common import preset_of
+from bevformer.bench_plain import plain_deform_attn
 from bevformer.bench_read import read
 from bevformer.errors import ConfigError
 from bevformer.ops.backends import REFERENCE
@@ -92,6 +95,23 @@ def test_contenders_asked_for_by_name_have_to_be_there():
     assert {"grid_sample", "reference"} <= set(found) and set(found) | set(absent) == set(
         bench_contenders.NAMES
     )
+
+
+@pytest.mark.parametrize("scale, runs", [(1.0, True), (1.01, False)], ids=["right", "wrong"])
+def test_deformops_is_called_as_its_documentation_says_and_left_out_where_it_is_wrong(
+    monkeypatch, scale, runs
+):
+    def msda(value_BSGD, shapes_L2, starts_L, locations_BQGLK2, logits_BQGlk, *, method):
+        B, Q, G, L, K, _ = locations_BQGLK2.shape
+        assert (method, tuple(logits_BQGlk.shape)) == ("softmax", (B, Q, G, L * K))
+        assert starts_L.tolist() == [0, *shapes_L2.prod(1).cumsum(0).tolist()[:-1]]
+        weights = logits_BQGlk.softmax(-1).view(B, Q, G, L, K)
+        return scale * plain_deform_attn(value_BSGD, shapes_L2.tolist(), locations_BQGLK2, weights)
+
+    monkeypatch.setitem(sys.modules, "deformops.registry", types.SimpleNamespace(msda=msda))
+    found, absent = bench_contenders.contenders("cpu", None)
+    assert ("deformops" in found) is runs
+    assert runs or "gives other numbers than grid_sample" in absent["deformops"]
 
 
 def test_an_unknown_case_is_refused(heard):
