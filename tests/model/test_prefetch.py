@@ -4,9 +4,15 @@ import threading
 
 import numpy as np
 import pytest
+import small_frames
 import torch
+from test_loading import Deadly
 
+from bevformer import loading
+from bevformer.errors import ChildError
 from bevformer.prefetch import Prefetch, with_images
+from bevformer.ranks import Ranks
+from bevformer.runstate import DataOrder
 from bevformer.types import Frame, GroundTruth, Sample
 
 WAIT_S = 60.0
@@ -75,3 +81,40 @@ def test_images_are_found_in_whatever_the_loaders_give():
     assert kept is state and [int(f.images_NCHW.sum()) for f in samples[0].frames] == [72, 72]
     assert samples[0].truth is sample.truth and with_images(None, None) is None
     assert int(with_images(frame, lambda images: images + 1).images_NCHW.sum()) == 72
+
+
+def steps_of(data, indices, device, steps=5):
+    """Two ranks' samples and streams, and nothing left running."""
+    order = DataOrder(tuple(range(indices)), 2, 5, 2)
+    loader = loading.open_loader(data, order, Ranks(2), range(steps), 2, torch.device(device))
+    try:
+        for _ in range(steps):
+            for drawn in loader.draw():
+                samples = loader.load(drawn)
+                yield samples, drawn.rng.rand()
+    finally:
+        loader.close()
+
+
+@pytest.fixture
+def move(monkeypatch):
+    """Instead of the copy to a GPU."""
+    moves = []
+    monkeypatch.setattr(
+        loading, "ToDevice", lambda device: lambda item: (moves.append(1) or item, lambda: None)
+    )
+    return moves
+
+
+def test_a_loader_that_copies_ahead_gives_the_samples_and_streams_of_one_that_does_not(move):
+    plain, ahead = ([*steps_of(small_frames.SmallFrames(count=7), 7, kind)] for kind in ("cpu", "cuda"))
+    for (samples, after), (samples_too, after_too) in zip(plain, ahead):
+        assert after == after_too
+        for one, two in zip(samples, samples_too):
+            assert torch.equal(one.frames[0].images_NCHW, two.frames[0].images_NCHW)
+    assert len(plain) == len(ahead) == len(move) == 10
+
+
+def test_a_worker_that_is_killed_is_told_through_the_copies_ahead(move):
+    with pytest.raises(ChildError, match="a process that reads images was ended by SIGKILL"):
+        list(steps_of(Deadly(), 40, "cuda", 20))

@@ -137,6 +137,7 @@ def as_jpeg(mode):
             "CAM_FRONT_LEFT: the image is 80x45, CAM_FRONT's is 160x90",
         ),
     ),
+    ids=("cut", "empty", "smaller"),
 )
 def test_a_damaged_file_is_named_wherever_it_is_read(open_queue, infos, tmp_path, data, message, workers):
     queue = open_queue(bevformer_tiny(), "ops.pixels=device", roots=[changed(tmp_path, infos, data)])
