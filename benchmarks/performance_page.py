@@ -143,7 +143,8 @@ def steps_table(folder: Path, name: str, kind: str = "step") -> list[str]:
     for row in document["rows"]:
         if row["unit"] != "s":
             continue
-        peak = "{} GB".format(digits(row["peak_gb"])) if row.get("peak_gb") is not None else ""
+        saved = _times(document, row["case"], "peak memory", row["who"])
+        peak = _beside(f"{digits(row['peak_gb'])} GB", saved) if row.get("peak_gb") is not None else ""
         times = _times(document, row["case"], row["what"], row["who"])
         levers = ", ".join(row.get("levers") or []) or "none"
         label = "{}, {}".format(row["case"], row["who"])

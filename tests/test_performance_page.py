@@ -78,9 +78,12 @@ def test_steps_show_peak_and_levers(tmp_path):
         row("tiny", "s", "plain", 4.0),
         row("tiny", "s", "fast", 2.0, peak_gb=1.25, levers=["bf16", "cpp"]),
     ]
-    ratios = [dict(case="tiny", what="s", who="fast", against="plain", times=2.0, goal=1.5, met=True)]
+    ratios = [
+        dict(case="tiny", what="s", who="fast", against="plain", times=2.0, goal=1.5, met=True),
+        dict(case="tiny", what="peak memory", who="fast", against="plain", times=3.0),
+    ]
     text = made(tmp_path, "s.json", document("step", rows, ratios), "steps s.json step")
-    assert "| tiny, fast | 2 s | 2 (goal 1.5) | 1.25 GB | bf16, cpp |" in text
+    assert "| tiny, fast | 2 s | 2 (goal 1.5) | 1.25 GB, 3 times less | bf16, cpp |" in text
 
 
 def test_the_loader_shows_times_beside_numbers(tmp_path):

@@ -97,6 +97,16 @@ def test_a_step_too_large_for_the_machine_is_not_begun(monkeypatch):
     assert names == ["lean"] and "takes 0 GiB of 0" in absent["micro, plain"]
 
 
+def test_a_frames_peak_has_a_goal_too():
+    rows = [
+        row("base", bench_infer.WHAT, who, [s], peak_gb=gb)
+        for who, s, gb in (("plain", 4.0, 8.0), ("fp32", 3.0, 3.0), ("fast", 1.0, 5.0))
+    ]
+    found = {(each["what"], each["who"]): each for each in bench_infer.judged(rows, "base", CPU, True)}
+    assert found[bench_infer.WHAT, "fast"]["met"] is True and found["peak memory", "fast"]["met"] is False
+    assert "goal" not in found["peak memory", "fp32"] and found["peak memory", "fp32"]["times"] == 2.6667
+
+
 @pytest.mark.parametrize("module, what", [(bench_step, bench_step.WHAT), (bench_infer, bench_infer.WHAT)])
 def test_the_better_of_ours_carries_the_goal(module, what):
     rows = [row("tiny", what, who, [s]) for who, s in (("plain", 4.0), ("fp32", 3.0), ("fast", 1.0))]
