@@ -130,7 +130,7 @@ class TemporalSelfAttention(Attention):
         both = torch.cat([queues[:, 0], query_BQC + position_QC], -1)
         offsets = self.sampling_offsets(both).view(B, Q, H, 2, P, 2)
         logits = self.attention_weights(both).view(B, Q, H, 2, P)
-        value = self.value_proj(queues).expand(B, 2, Q, C)
+        value = self.value_proj(queues)  # one map for both queues where there is no history
         reference = reference_BT_Q2.view(B, 2, Q, 2)
         out = self.operators(value.device).temporal_attn(value, bev_hw, reference, offsets, logits)
         return query_BQC + self.dropout(self.output_proj(out))  # type: ignore[no-any-return]

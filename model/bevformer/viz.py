@@ -268,7 +268,7 @@ def make_picture(
 
     cameras = {
         channel: draw.Camera(
-            image[..., ::-1],
+            np.asarray(image)[..., ::-1],
             lidar2cam(info["cams"][channel]),
             np.asarray(info["cams"][channel]["cam_intrinsic"], dtype=np.float64)[:3, :3],
         )

@@ -88,7 +88,7 @@ def one_piece(config, size):
     ],
 )
 def test_the_meta_device_saves_what_a_real_step_saves(name, options, padded_hw):
-    config = override(preset(name), options)
+    config = override(preset(name), [*options, "ops.attention=reference"])
     size = nominal.image_size(config, padded_hw)
     _, measured = described.measure_saved(config, build_model(config).train(), size)
     real = one_piece(config, size)

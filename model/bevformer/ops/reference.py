@@ -22,9 +22,12 @@ def temporal_attn(
 ) -> Tensor:
     """The mean over both queues of `deform_attn` around each query's own cell, (B, Q, C).
 
+    value may be one map, (B, 1, Q, C), for both queues.
+
     Each queue has its own softmax over its points.  attend: any `deform_attn`.
     """
-    B, T, Q, C = value_BTQC.shape
+    B, Q, _, T = offsets_BQHTP2.shape[:4]
+    value_BTQC, C = value_BTQC.expand(B, T, -1, -1), value_BTQC.shape[-1]
     offsets = offsets_BQHTP2.permute(0, 3, 1, 2, 4, 5).flatten(0, 1).unsqueeze(3)
     logits = logits_BQHTP.permute(0, 3, 1, 2, 4).flatten(0, 1).unsqueeze(3)
     reference = reference_BTQ2.flatten(0, 1).unsqueeze(2)
