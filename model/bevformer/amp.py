@@ -28,13 +28,18 @@ class Precision:
     kind: str = "fp32"
     fixed_scale: Optional[float] = None
 
+    @property
+    def dtype(self) -> Optional[torch.dtype]:
+        """What autocast computes in; None for fp32."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.kind)
+
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
         """Nothing at all for fp32."""
-        if self.kind == "fp32":
+        dtype = self.dtype
+        if dtype is None:
             yield
             return
-        dtype = torch.bfloat16 if self.kind == "bf16" else torch.float16
         # Without the cache: weights that the history casts under no_grad would be reused without a gradient.
         with torch.autocast(device.type, dtype=dtype, cache_enabled=False):
             yield

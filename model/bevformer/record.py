@@ -15,6 +15,7 @@ import torch
 from . import __version__
 from .atomic import write_atomically
 from .config import Config, to_dict
+from .extractor import levers_record
 from .frames import frames_digest
 from .ledger import fidelity_ledger
 from .loop import Outcome
@@ -251,6 +252,7 @@ def _session(options: Options, job: Training, preflight: Optional[Dict[str, Any]
         "host": host_summary(job.device),
         "numerics": numerics(),
         "operators": operators_record(job.model, job.device.type),
+        "levers": levers_record(job.model, job.optimizer, job.scale.precision.dtype),
         "environment": environment_record(),
         "code": code_record(),
         "package_sha256": package_digest(),

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from bevformer.backbone import build_backbone  # noqa: E402
 from bevformer.config import BackboneConfig, NeckConfig, OpsConfig, ScheduleConfig, override, preset  # noqa: E402
 from bevformer.detector import build_model  # noqa: E402
 from bevformer.errors import ConfigError  # noqa: E402
-from bevformer.extractor import Extractor, arranged, images_at_once  # noqa: E402
+from bevformer.extractor import Extractor, arranged, images_at_once, levers_record, prepare  # noqa: E402
 from bevformer.folded import FoldedResNet  # noqa: E402
 from bevformer.neck import FPN  # noqa: E402
 from bevformer.ops.dcn_rows import modulated_deform_conv_rows  # noqa: E402
@@ -180,3 +181,12 @@ def test_the_norm_and_the_clipping_are_torchs(max_norm):
     wanted = nn.utils.clip_grad_norm_(models[1].parameters(), max_norm)
     assert float(norm) == float(wanted)
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(models[0].parameters(), models[1].parameters()))
+
+
+@pytest.mark.parametrize("option, folded", [("auto", "history"), ("on", "all"), ("off", "off")])
+def test_a_run_records_what_auto_came_to(camera, option, folded):
+    config = override(preset("bevformer_micro"), ["ops.folded_norms=" + option, "ops.adamw=loop"])
+    model = types.SimpleNamespace(img_backbone=copy.deepcopy(camera.backbone), config=config)
+    prepare(model.img_backbone, config.ops)
+    found = levers_record(model, build_optimizer(nn.Linear(1, 1), ScheduleConfig(), "loop"), torch.bfloat16)
+    assert found == dict(channels_last=True, folded_norms=folded, cameras_at_once=0, adamw="loop")
