@@ -6,9 +6,11 @@ from typing import Any, Dict
 from .bench_common import KINDS, SCHEMA
 from .errors import DataError
 
+GPU_CHECK = "bevformer-gpu-check/1"
+
 
 def read(path: str) -> Dict[str, Any]:
-    """A document.  Raises DataError for what is no benchmark of this schema."""
+    """A document, of `bench` or of gpu-check.  Raises DataError for what is neither."""
     try:
         with open(path, encoding="utf-8") as stream:
             result = json.load(stream)
@@ -20,7 +22,9 @@ def read(path: str) -> Dict[str, Any]:
         raise DataError(
             "%s is no JSON: %s" % (path, error), "It was cut off, or is something else.", "Measure it again."
         ) from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("kind") not in KINDS:
+    if isinstance(result, dict) and result.get("schema") == GPU_CHECK:
+        result = joined(result)
+    elif not isinstance(result, dict) or result.get("schema") != SCHEMA or result.get("kind") not in KINDS:
         raise DataError(
             "%s is not from `python -m bevformer.bench`" % path,
             "It lacks schema %s and one of the kinds %s." % (SCHEMA, ", ".join(KINDS)),
@@ -28,6 +32,15 @@ def read(path: str) -> Dict[str, Any]:
         )
     _check_rows(path, result.get("rows"))
     return result
+
+
+def joined(result: Dict[str, Any]) -> Dict[str, Any]:
+    """All that the parts of a gpu-check measured, as one document of the kind gpu-check."""
+    found = [part.get("found") for part in result.get("parts", ()) if isinstance(part, dict)]
+    documents = [each for each in found if isinstance(each, dict) and isinstance(each.get("rows"), list)]
+    keys = ("time", "commit", "dirty", "host", "versions")
+    header = {key: documents[0].get(key) for key in keys} if documents else {}
+    return dict(header, kind="gpu-check", rows=[row for each in documents for row in each["rows"]])
 
 
 def _check_rows(path: str, rows: Any) -> None:

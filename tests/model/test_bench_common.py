@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bevformer import bench_common, bench_read
+from bevformer import bench_common, bench_read, gpu_check
 from bevformer.bench_common import Protocol
 from bevformer.errors import ConfigError, DataError
 
@@ -96,6 +96,18 @@ def test_what_is_no_benchmark_is_refused_by_name(tmp_path, content, words):
     with pytest.raises(DataError, match=words) as caught:
         bench_read.read(str(path))
     assert "b.json" in caught.value.seen
+
+
+def test_the_parts_of_a_gpu_check_are_read_as_one_document(tmp_path):
+    parts = [
+        {"name": "machine", "found": {"gpu": "H200"}},
+        {"found": document()},
+        {"found": document("step")},
+    ]
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({"schema": gpu_check.SCHEMA, "parts": [*parts, {"found": None}]}))
+    found = bench_read.read(str(path))
+    assert found["kind"] == "gpu-check" and len(found["rows"]) == 2 and found["host"]["cpus"] >= 1
 
 
 def test_a_row_whose_number_is_a_word_is_refused(tmp_path):
