@@ -172,6 +172,7 @@ class WorkerLoader(Loader):
         if not ended and "worker" not in str(error):
             return error
         name = signal.Signals(-ended[0]).name if ended and ended[0] < 0 else None
+        full = "SIGBUS" if "shared memory" in str(error) or "No space left" in str(error) else ""
         seen = (
             "a process that reads images was ended by %s" % name
             if name
@@ -180,7 +181,7 @@ class WorkerLoader(Loader):
         why = {
             "SIGKILL": "Most often the system ran out of memory and ended it.",
             "SIGBUS": "%s is full: it carries the images between the processes." % SHM,
-        }.get(name or "", "It said: %s" % str(error).strip().split("\n")[0])
+        }.get(name or full, "It said: %s" % str(error).strip().split("\n")[0])
         return ChildError(seen, why, "Go on with --resume auto and fewer --workers; --workers 0 needs none.")
 
 

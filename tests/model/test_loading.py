@@ -74,6 +74,13 @@ def test_a_worker_that_is_killed_is_a_sentence_and_nothing_hangs(tmp_path):
     assert "--resume auto" in caught.value.do and "memory" in caught.value.why
 
 
+def test_a_worker_without_room_for_its_images_says_so(tmp_path):
+    said = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
+    with pytest.raises(ChildError, match="a process that reads images died") as caught:
+        play(tmp_path, data=Deadly(said), seed=1, workers=2, config=long())
+    assert "/dev/shm is full" in caught.value.why and "fewer --workers" in caught.value.do
+
+
 def test_an_error_in_a_worker_is_the_error_itself(tmp_path):
     error = DataError("sample 33 is broken", "why", "do")
     with pytest.raises(DataError, match="sample 33 is broken") as caught:
