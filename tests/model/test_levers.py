@@ -13,6 +13,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 import filled  # noqa: E402
 
+from bevformer import folded as by_onednn  # noqa: E402
 from bevformer.amp import bf16_works_on_cpu  # noqa: E402
 from bevformer.backbone import build_backbone  # noqa: E402
 from bevformer.config import BackboneConfig, NeckConfig, OpsConfig, ScheduleConfig, override, preset  # noqa: E402
@@ -190,3 +191,11 @@ def test_a_run_records_what_auto_came_to(camera, option, folded):
     prepare(model.img_backbone, config.ops)
     found = levers_record(model, build_optimizer(nn.Linear(1, 1), ScheduleConfig(), "loop"), torch.bfloat16)
     assert found == dict(channels_last=True, folded_norms=folded, cameras_at_once=0, adamw="loop")
+
+
+def test_where_onednn_fuses_it_gives_torchs_numbers(camera, images, monkeypatch):
+    fused = FoldedResNet(camera.backbone, channels_last=True)(images[0])
+    assert not by_onednn.fuses(torch.device("meta"), torch.float32)
+    monkeypatch.setattr(by_onednn, "fuses", lambda device, dtype: False)
+    by_torch = FoldedResNet(camera.backbone, channels_last=True)(images[0])
+    assert apart(fused, by_torch) < 1e-5
