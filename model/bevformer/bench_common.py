@@ -34,6 +34,7 @@ SCHEMA = "bevformer-bench/1"
 KINDS = ("ops", "step", "loader", "memory", "infer")
 MORE_IS_BETTER = ("frames/s", "samples/s")
 CONTENDERS = ("triton", "mmcv", "deformops", "simplejpeg", "scipy", "cv2")
+WAIT_CYCLES = 4_000_000  # of a GPU's clock: about two milliseconds
 Work = Callable[[], Any]
 T = TypeVar("T")
 
@@ -147,14 +148,19 @@ def all_versions() -> Dict[str, Optional[str]]:
     return found
 
 
-def seconds_of(work: Work, device: torch.device) -> float:
-    """One run: the clock on a CPU, events around it on a GPU, so that nothing queued before is counted."""
+def seconds_of(work: Work, device: torch.device, queued: bool = False) -> float:
+    """One run: the clock on a CPU, events around it on a GPU, so that nothing queued before is counted.
+
+    queued: of a GPU's time alone; it is kept waiting while the work is queued up behind.
+    """
     if device.type != "cuda":
         started_s = time.perf_counter()
         work()
         return time.perf_counter() - started_s
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
+    if queued:
+        torch.cuda._sleep(WAIT_CYCLES)
     first.record()
     work()
     last.record()

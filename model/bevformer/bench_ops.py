@@ -47,10 +47,11 @@ GOALS: Dict[Tuple[str, str, str], float] = {  # device, kind of case, what -> at
     ("cpu", "spatial layer", "training"): 4.0,
 }
 ABOUT = (
-    "Seconds; medians and quartiles. ratios: %s / contender, above 1 when the contender is faster. max_error:"
-    " largest difference to grid_sample in float64 in units of the largest number, of the output (forward) or"
-    " the gradients (training). saved_mb: what waits for the backward pass beyond the inputs, peak_mb: the"
-    " most beyond what was there before; 1 MB is 1e6 bytes." % BASELINE
+    "Seconds; medians and quartiles; on a GPU of its kernels, not of launching them. ratios: %s / contender,"
+    " above 1 when the contender is faster. max_error: largest difference to grid_sample in float64 in units of"
+    " the largest number, of the output (forward) or the gradients (training). saved_mb: what waits for the"
+    " backward pass beyond the inputs, peak_mb: the most beyond what was there before; 1 MB is 1e6 bytes."
+    % BASELINE
 )
 Rows = List[Dict[str, Any]]
 
@@ -220,7 +221,7 @@ def _run(case: Case, backend: Backend, device: torch.device) -> Callable[[], Dic
         torch.autograd.grad(out, case.inputs, torch.ones_like(out), allow_unused=True)
 
     def run() -> Dict[str, float]:
-        inferred, first, second = (seconds_of(work, device) for work in (infer, forward, backward))
+        inferred, first, second = (seconds_of(work, device, True) for work in (infer, forward, backward))
         return {"forward": inferred, "training": first + second, "backward": second}
 
     return run

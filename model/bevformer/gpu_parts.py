@@ -55,7 +55,7 @@ def parts_for(device: str, root: str) -> Tuple[Part, ...]:
     parts = [
         Part("machine", "what is here", ("-m", "bevformer.gpu_machine", "{out}"), 90, 1),
         Part("ops", attentions % (large, "fp32"), bench("ops", large), 130, 30, (), True, shows),
-        Part("step-" + large, step % large, bench("step", large), 90, 30),
+        Part("step-" + large, step % large, bench("step", large), 120, 30),
         Part("tests", "pytest -m gpu", pytest, 110, 20, ("pytest",), True, (), False),
         Part("infer-" + large, frame % large, bench("infer", large), 60, 20),
     ]

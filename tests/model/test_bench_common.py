@@ -46,6 +46,27 @@ def test_times_are_seconds_of_the_clock():
     assert len(times["a"]) == 2 and all(0 <= each < 1 for each in times["a"])
 
 
+def test_on_a_gpu_the_time_is_that_between_two_events(monkeypatch):
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            done.append("event")
+
+        def elapsed_time(self, last):
+            return 2.5  # milliseconds
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append("wait"))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append("sleep"), raising=False)
+    work = lambda: done.append("work")
+    assert bench_common.seconds_of(work, torch.device("cuda"), queued=True) == 0.0025
+    assert done == ["wait", "sleep", "event", "work", "event", "wait"]
+
+
 def test_presets_have_short_names_and_unknown_ones_are_refused():
     assert bench_common.preset_of("base") == bench_common.preset_of("bevformer_base")
     with pytest.raises(ConfigError, match="unknown preset: 'huge'"):
