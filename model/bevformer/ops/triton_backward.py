@@ -11,15 +11,17 @@ from .triton_sample import corner, level_of, place
 
 
 @triton.jit
-def visit(
-    origin_q, sums_q, d, cell_q, inside_q, share_q, grad_qD, unit, C: tl.constexpr, FIXED: tl.constexpr
-):
-    """Adds a cell's share of the gradient to its sums; returns the cell's values times the gradient, (q,)."""
+def values(origin_q, d, cell_q, inside_q, C: tl.constexpr):
+    """A cell's values in float32, zero outside."""
     at, mask = corner(origin_q, d, cell_q, inside_q, C)
-    into, _ = corner(sums_q, d, cell_q, inside_q, C)
-    value_qD = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    add(into, share_q[:, None] * grad_qD, mask & (d >= 0)[None, :], unit, FIXED)
-    return tl.sum(value_qD * grad_qD, 1)
+    return tl.load(at, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def add_share(sums_q, d, cell_q, inside_q, share_q, grad_qD, unit, C: tl.constexpr, FIXED: tl.constexpr):
+    """A cell's share of the gradient to its sums."""
+    at, mask = corner(sums_q, d, cell_q, inside_q, C)
+    add(at, share_q[:, None] * grad_qD, mask & (d >= 0)[None, :], unit, FIXED)
 
 
 @triton.jit
@@ -43,29 +45,31 @@ def gradients(
             weight, cell, fx, fy, left, right, upper, lower = place(
                 points_q, offsets_q, logits_q, top_q, scale_q, n, p % Z, height, width, first, seen_q
             )
-            gx = 1.0 - fx
-            gy = 1.0 - fy
-            a = visit(origin_q, sums_q, d, cell, upper & left, weight * gy * gx, grad_qD, unit, C, FIXED)
-            b = visit(origin_q, sums_q, d, cell + 1, upper & right, weight * gy * fx, grad_qD, unit, C, FIXED)
-            c = visit(
-                origin_q, sums_q, d, cell + width, lower & left, weight * fy * gx, grad_qD, unit, C, FIXED
-            )
-            e = visit(
-                origin_q,
-                sums_q,
-                d,
-                cell + width + 1,
-                lower & right,
-                weight * fy * fx,
-                grad_qD,
-                unit,
-                C,
-                FIXED,
-            )
+            # All four loads come before the first sum and the first atomic, across which none is moved: one
+            # wait instead of four.
+            value_a = values(origin_q, d, cell, upper & left, C)
+            value_b = values(origin_q, d, cell + 1, upper & right, C)
+            value_c = values(origin_q, d, cell + width, lower & left, C)
+            value_e = values(origin_q, d, cell + width + 1, lower & right, C)
+            a = tl.sum(value_a * grad_qD, 1)
+            b = tl.sum(value_b * grad_qD, 1)
+            c = tl.sum(value_c * grad_qD, 1)
+            e = tl.sum(value_e * grad_qD, 1)
+            to_right_above = b - a
+            to_right_below = e - c
+            above = a + fx * to_right_above
+            down = c + fx * to_right_below - above
             here = column == n
-            by_weight += tl.where(here, (gy * (gx * a + fx * b) + fy * (gx * c + fx * e))[:, None], 0.0)
-            by_x += tl.where(here, (weight * (gy * (b - a) + fy * (e - c)))[:, None], 0.0)
-            by_y += tl.where(here, (weight * (gx * (c - a) + fx * (e - b)))[:, None], 0.0)
+            by_weight += tl.where(here, (above + fy * down)[:, None], 0.0)
+            by_x += tl.where(here, (to_right_above + fy * (to_right_below - to_right_above))[:, None], 0.0)
+            by_y += tl.where(here, down[:, None], 0.0)
+            gx = 1.0 - fx
+            share_above = weight * (1.0 - fy)
+            share_below = weight * fy
+            add_share(sums_q, d, cell, upper & left, share_above * gx, grad_qD, unit, C, FIXED)
+            add_share(sums_q, d, cell + 1, upper & right, share_above * fx, grad_qD, unit, C, FIXED)
+            add_share(sums_q, d, cell + width, lower & left, share_below * gx, grad_qD, unit, C, FIXED)
+            add_share(sums_q, d, cell + width + 1, lower & right, share_below * fx, grad_qD, unit, C, FIXED)
     return by_weight, by_x, by_y
 
 
@@ -79,5 +83,5 @@ def store_gradients(
     by_logit = weights * (by_weight - tl.sum(weights * by_weight, 1)[:, None])
     tl.store(grad_logits_q[:, None] + n, by_logit, mask=seen_q[:, None] & (n < COUNT))
     xy = tl.arange(0, 2 * WIDTH)[None, :]
-    both = tl.interleave(by_x, by_y)
+    both = tl.interleave(weights * by_x, weights * by_y)
     tl.store(grad_offsets_q[:, None] + xy, both, mask=seen_q[:, None] & (xy < 2 * COUNT))
