@@ -49,8 +49,8 @@ GOALS: Dict[Tuple[str, str, str], float] = {  # device, kind of case, what -> at
 ABOUT = (
     "Seconds; medians and quartiles; on a GPU of its kernels, not of launching them. ratios: %s / contender,"
     " above 1 when the contender is faster. max_error: largest difference to grid_sample in float64 in units"
-    " of the largest number, of the output (forward) or the gradients (training). saved_mb: what waits for the"
-    " backward pass beyond the inputs, peak_mb: the most beyond what was there before; 1 MB is 1e6 bytes."
+    " of the largest number, of the output (forward) or the gradients (training). saved_mb: what waits for"
+    " the backward pass beyond the inputs, peak_mb: the most beyond what was there before; 1 MB is 1e6 bytes."
     % BASELINE
 )
 Rows = List[Dict[str, Any]]
