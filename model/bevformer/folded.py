@@ -126,7 +126,7 @@ class FusedConv:
     """By oneDNN, with the sum and the ReLU inside."""
 
     def __init__(self, weight: Tensor, bias: Tensor, like: Any) -> None:
-        self._weight, self._bias = weight, bias
+        self._weight, self._bias = weight, bias.contiguous()  # it reads the bias as if it were
         self._like = (like["padding"], like["stride"], like["dilation"], like["groups"])
 
     def __call__(self, x: Tensor, relu: bool, added: Optional[Tensor]) -> Tensor:

@@ -196,6 +196,8 @@ def test_a_run_records_what_auto_came_to(camera, option, folded):
 def test_where_onednn_fuses_it_gives_torchs_numbers(camera, images, monkeypatch):
     fused = FoldedResNet(camera.backbone, channels_last=True)(images[0])
     assert not by_onednn.fuses(torch.device("meta"), torch.float32)
+    there = hasattr(torch.ops.mkldnn, "_convolution_pointwise_") and torch.backends.mkldnn.is_available()
+    assert by_onednn.fuses(torch.device("cpu"), torch.float32) == there
     monkeypatch.setattr(by_onednn, "fuses", lambda device, dtype: False)
     by_torch = FoldedResNet(camera.backbone, channels_last=True)(images[0])
     assert apart(fused, by_torch) < 1e-5
