@@ -253,7 +253,7 @@ def test_a_logit_that_is_not_a_number_is_seen(cpp):
 def test_strides_do_not_matter(cpp, name):
     function, inputs = CASES[name]()
     dense = results(cpp, function, inputs)
-    strided = [each.mT.contiguous().mT for each in inputs]
+    strided = [each.transpose(-1, -2).contiguous().transpose(-1, -2) for each in inputs]
     wide = torch.cat([inputs[0], inputs[0]], -1)[..., : inputs[0].shape[-1]]
     for value in (strided[0], wide, wide.flip(0).flip(0)):
         leaves = [value, *strided[1:]]
@@ -294,7 +294,7 @@ def test_under_autocast_the_projections_are_bf16_and_the_sums_float32(cpp):
     project = torch.nn.Linear(128, 128)
     offsets, logits = torch.nn.Linear(8, 128), torch.nn.Linear(8, 64)
     query = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(1))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         inputs = [
             project(features.float()),
             offsets(query).view(2, 7, 8, 1, 8, 2),
@@ -313,7 +313,10 @@ def test_nothing_is_kept_but_the_inputs(cpp):
         function, inputs = CASES[name]()
         leaves = [each.float().requires_grad_() for each in inputs]
         sizes = {each.data_ptr(): 0 for each in leaves}
-        note = lambda tensor, sizes=sizes: (sizes.setdefault(tensor.data_ptr(), tensor.nbytes), tensor)[1]
+        note = lambda tensor, sizes=sizes: (
+            sizes.setdefault(tensor.data_ptr(), tensor.numel() * tensor.element_size()),
+            tensor,
+        )[1]
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             function(cpp, *leaves)
         assert sum(sizes.values()) < 20_000  # the reference points
