@@ -100,10 +100,11 @@ def test_without_an_openmp_library_one_thread_does_it_all(cpp, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", ["", "-mavx2 -mfma", "-march=native -mprefer-vector-width=256 -O1"])
-def test_other_instruction_sets_give_the_same_numbers(cpp, flags, monkeypatch):
+def test_other_instruction_sets_give_the_same_numbers(cpp, flags, tmp_path, monkeypatch):
     known = open("/proc/cpuinfo").read()
     if "avx2" in flags and "avx2" not in known:
         pytest.skip("this processor has no AVX2")
+    monkeypatch.setenv("BEVREPRO_CACHE", str(tmp_path))
     monkeypatch.setattr(build, "_CPU_FLAGS", (tuple(flags.split()),))
     operators = Operators(library.library.__wrapped__())
     other = Backend("other", operators.deform_attn, operators.temporal_attn, operators.spatial_attn)
