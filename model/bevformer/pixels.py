@@ -8,7 +8,9 @@ N images, H W as decoded, h w as the backbone sees them.
 """
 
 import dataclasses
-from typing import Sequence, Tuple
+import functools
+import warnings
+from typing import Callable, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -16,13 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .config import Config, DataConfig
-from .data.distortion import Distortion
+from .data.distortion import Distortion, draw_distortion
 from .data.sizes import padded_hw, scaled_hw
 from .errors import ConfigError
 from .transfer import send, tensor_on
 from .types import Frame
 
 CHOICES = ("auto", "device", "worker")
+Coloured = Callable[[Tensor, DataConfig, Sequence[Distortion]], Tensor]
+AGREES = 1e-4  # of the kernel with separate operations, in units of a standard deviation
 EPSILON = float(np.finfo(np.float32).eps)  # OpenCV's guard against division by zero
 
 
@@ -72,14 +76,64 @@ def finished(bgr_NCHW: Tensor, data: DataConfig, distortions: Sequence[Distortio
 
     distortions: one for each image, or none.
     """
+    planes = _fastest(bgr_NCHW.device.type)(bgr_NCHW, data, distortions)
+    return padded(scaled(planes, data.scale), data.pad_divisor)
+
+
+def coloured(bgr_NCHW: Tensor, data: DataConfig, distortions: Sequence[Distortion] = ()) -> Tensor:
+    """(N, 3, H, W) float32: distorted, in the order of channels that the backbone wants, normalised."""
     planes = bgr_NCHW.to(torch.float32, memory_format=torch.contiguous_format)
-    channels = [each.channels for each in distortions] or [(0, 1, 2)] * len(planes)
     if distortions:
         planes = distorted(planes, distortions)
-    if data.to_rgb:
-        channels = [each[::-1] for each in channels]
-    planes = normalised(_reordered(planes, channels), data)
-    return padded(scaled(planes, data.scale), data.pad_divisor)
+    return normalised(_reordered(planes, _channels(len(planes), data, distortions)), data)
+
+
+def coloured_at_once(bgr_NCHW: Tensor, data: DataConfig, distortions: Sequence[Distortion] = ()) -> Tensor:
+    """The same by one Triton kernel."""
+    from .ops import triton_pixels
+
+    device, count = bgr_NCHW.device, len(bgr_NCHW)
+    channels = np.array(_channels(count, data, distortions), np.int32)
+    drawn = np.array([each[:5] for each in distortions] or np.zeros((count, 5)), np.float32)
+    stats = np.stack([np.float64(data.mean), 1 / np.float64(data.std)])
+    numbers = (tensor_on(each, device) for each in (drawn, channels, stats))
+    bgr_NHWC = bgr_NCHW.permute(0, 2, 3, 1).contiguous()
+    return triton_pixels.coloured(bgr_NHWC, *numbers, bool(distortions))
+
+
+@functools.lru_cache(maxsize=None)
+def _fastest(device_type: str) -> Coloured:
+    """The kernel on a GPU where Triton runs and agrees on a small example, else separate operations."""
+    from .ops import triton_backend
+
+    if device_type != "cuda":
+        return coloured
+    try:
+        triton_backend.load(device_type)
+        apart = disagreement(torch.device(device_type))
+    except (ConfigError, RuntimeError, OSError) as error:  # no Triton, or one that cannot compile here
+        apart, why = float("inf"), getattr(error, "seen", str(error))
+    else:
+        why = "it is %g off" % apart
+    if apart <= AGREES:
+        return coloured_at_once
+    warnings.warn("images are finished on the GPU without Triton's kernel: %s" % why, stacklevel=2)
+    return coloured
+
+
+def disagreement(device: torch.device) -> float:
+    """The largest difference between the two on a small example."""
+    rng, data = np.random.RandomState(0), DataConfig()
+    images = torch.from_numpy(rng.randint(0, 256, (8, 9, 31, 3)).astype(np.uint8)).permute(0, 3, 1, 2)
+    drawn = [draw_distortion(rng) for _ in images]
+    one, two = (each(images.to(device), data, drawn) for each in (coloured, coloured_at_once))
+    return float((one - two).abs().max())
+
+
+def _channels(count: int, data: DataConfig, distortions: Sequence[Distortion]) -> List[Tuple[int, ...]]:
+    """Which channel of the decoded image each of the result is."""
+    channels = [each.channels for each in distortions] or [(0, 1, 2)] * count
+    return [each[::-1] if data.to_rgb else each for each in channels]
 
 
 def distorted(bgr_NCHW: Tensor, distortions: Sequence[Distortion]) -> Tensor:
@@ -111,7 +165,7 @@ def bgr_to_hsv(bgr_NCHW: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     blue, green, red = bgr_NCHW.unbind(1)
     value = torch.max(torch.max(red, green), blue)
     span = value - torch.min(torch.min(red, green), blue)
-    per_span = 60 / (span + EPSILON)
+    per_span = torch.full_like(span, 60.0) / (span + EPSILON)  # 60 / x is 60 times a reciprocal in torch
     from_red = (green - blue) * per_span + (green < blue).to(span.dtype) * 360
     from_green = (blue - red) * per_span + 120
     from_blue = (red - green) * per_span + 240
@@ -162,6 +216,8 @@ def padded(planes_NCHW: Tensor, divisor: int) -> Tensor:
     """Zeros right and below."""
     height, width = planes_NCHW.shape[-2:]
     to_height, to_width = padded_hw((height, width), divisor)
+    if (height, width) == (to_height, to_width):
+        return planes_NCHW
     return F.pad(planes_NCHW, (0, to_width - width, 0, to_height - height))
 
 
