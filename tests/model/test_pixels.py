@@ -14,6 +14,7 @@ from bevformer.data import transforms
 from bevformer.data.dataset import finished
 from bevformer.data.distortion import Distortion, draw_distortion
 from bevformer.errors import ConfigError
+from bevformer.ops import triton_backend
 from bevformer.types import Frame
 
 PIXEL = 1e-3  # bound on the difference of a distorted image, of 255; measured at most 4.2e-4
@@ -131,3 +132,20 @@ def test_the_choice_is_by_device_unless_it_is_made():
     assert [pixels.choose("device", "cpu"), pixels.choose("worker", "cuda")] == ["device", "worker"]
     with pytest.raises(ConfigError, match="ops.pixels=gpu"):
         pixels.choose("gpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    "trouble, said", ((RuntimeError("no compiler"), "no compiler"), (3.0, "it is 3 off"))
+)
+def test_a_kernel_that_fails_or_disagrees_is_passed_over_and_told(monkeypatch, trouble, said):
+    def disagreement(device):
+        if isinstance(trouble, Exception):
+            raise trouble
+        return trouble
+
+    monkeypatch.setattr(pixels, "disagreement", disagreement)
+    monkeypatch.setattr(triton_backend, "load", lambda device_type: None)
+    with pytest.warns(UserWarning, match="without Triton's kernel: .*" + said):
+        assert pixels._fastest.__wrapped__("cuda") is pixels.coloured
+    monkeypatch.setattr(pixels, "disagreement", lambda device: 0.0)
+    assert pixels._fastest.__wrapped__("cuda") is pixels.coloured_at_once
