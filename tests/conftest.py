@@ -9,6 +9,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: as man
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def builds(tmp_path_factory):
+    """The CPU operators are compiled once for all tests, whichever cache a test gives to its programs."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "builds"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEVREPRO_BUILDS", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of measured facts and of a little real data; it never enters the repository."""

@@ -27,7 +27,10 @@ class Walker:
     python: str
 
     def env(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("BEVREPRO_")}
+        given = (
+            {"BEVREPRO_BUILDS"} if self.uid is None else set()
+        )  # compiled already, for whom it is safe to use
+        kept = {key: value for key, value in os.environ.items() if key in given or key[:9] != "BEVREPRO_"}
         own = {
             "HOME": self.home,
             "TMPDIR": self.home / "tmp",

@@ -17,6 +17,7 @@ from bevformer.ops.cpp.build import built
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("BEVREPRO_BUILDS", raising=False)
     monkeypatch.setenv("BEVREPRO_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "ops"
 

@@ -104,7 +104,7 @@ def test_other_instruction_sets_give_the_same_numbers(cpp, flags, tmp_path, monk
     known = open("/proc/cpuinfo").read()
     if "avx2" in flags and "avx2" not in known:
         pytest.skip("this processor has no AVX2")
-    monkeypatch.setenv("BEVREPRO_CACHE", str(tmp_path))
+    monkeypatch.setenv("BEVREPRO_BUILDS", str(tmp_path))
     monkeypatch.setattr(build, "_CPU_FLAGS", (tuple(flags.split()),))
     operators = Operators(library.library.__wrapped__())
     other = Backend("other", operators.deform_attn, operators.temporal_attn, operators.spatial_attn)

@@ -101,7 +101,8 @@ def place(compiler: Compiler, cpu_flags: Sequence[str]) -> str:
         digest = hashlib.sha256(file.read())
     parts = (*compiler.command, compiler.version, *_FLAGS, *cpu_flags, torch.__version__, *_machine())
     digest.update("\0".join(parts).encode("utf-8", "surrogateescape"))
-    return os.path.join(cache_dir(), "ops", "attention-%s.so" % digest.hexdigest()[:32])
+    folder = os.environ.get("BEVREPRO_BUILDS") or os.path.join(cache_dir(), "ops")
+    return os.path.join(folder, "attention-%s.so" % digest.hexdigest()[:32])
 
 
 @functools.lru_cache(maxsize=None)
