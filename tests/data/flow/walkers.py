@@ -27,9 +27,7 @@ class Walker:
     python: str
 
     def env(self) -> dict[str, str]:
-        given = (
-            {"BEVREPRO_BUILDS"} if self.uid is None else set()
-        )  # compiled already, for whom it is safe to use
+        given = {"BEVREPRO_BUILDS"} if self.uid is None else set()  # compiled, by the same user
         kept = {key: value for key, value in os.environ.items() if key in given or key[:9] != "BEVREPRO_"}
         own = {
             "HOME": self.home,
