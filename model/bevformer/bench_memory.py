@@ -34,6 +34,7 @@ from .talk import Talk
 ALWAYS = ("weights", "optimiser state")  # are there before the step
 PRESETS, CALIBRATED = ("tiny", "small", "base"), ("micro", "tiny")
 WHAT = "peak of a training step"
+HEADER = ("command", "time", "commit", "dirty", "host", "versions", "load_1m_before")
 # At most so many GB of 1e9 bytes, of one sample and the preset's queue: with all rungs that leave the result
 # as it is to the bit, and with bf16 on top.
 GOALS_GB = {
@@ -68,6 +69,9 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     torch.manual_seed(0)
     header = begin("memory", argv, torch.device("cpu"), time.monotonic())
     kept = _earlier(args.out)
+    if not args.preset:  # the rows stay those of the run before
+        header.update(kept["header"])
+    del kept["header"]
     for name in args.preset:
         label = " ".join([configs[name].name, *args.cfg_options])
         kept["ladder_gib"][label] = dict(ladder(configs[name], talk), **_made())
@@ -87,8 +91,9 @@ def _earlier(out: Optional[str]) -> Dict[str, Any]:
     if out and os.path.exists(out):
         with open(out, encoding="utf-8") as file:
             found = json.load(file)
-        return {key: found.get(key, {}) for key in ("ladder_gib", "calibration")}
-    return {"ladder_gib": {}, "calibration": {}}
+        header = {key: found[key] for key in HEADER if key in found}
+        return {"header": header, **{key: found.get(key, {}) for key in ("ladder_gib", "calibration")}}
+    return {"header": {}, "ladder_gib": {}, "calibration": {}}
 
 
 def _made() -> Dict[str, Any]:

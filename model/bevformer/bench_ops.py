@@ -5,6 +5,7 @@ Their numbers are compared with grid_sample's in float64: a fast one that is wro
 """
 
 import argparse
+import dataclasses
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -73,6 +74,8 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     for name, why in absent.items():
         talk.note("%s is not here: %s" % (name, why))
     rows: Rows = []
+    # `check` has run each of them twice; on a GPU the timed calls may still be the first of their kind.
+    protocol = dataclasses.replace(protocol, warm_up=1 if device.type == "cuda" else 0)
     wanted = [(config, kind, dtype) for config in configs for kind in args.case for dtype in args.dtype]
     for done, (config, kind, dtype) in enumerate(wanted, 1):
         case = make_case(config, kind, DTYPES[dtype], device)

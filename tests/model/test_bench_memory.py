@@ -26,6 +26,11 @@ def test_the_committed_memory_meets_every_goal():
     assert {who for case, who in goals(rows) if case == "base"} >= {"bf16"} and len(goals(rows)) == 4
 
 
+def test_the_committed_memory_has_every_rung_of_the_ladder_with_its_effect():
+    told = [(rung["name"], rung["what"], rung["effect"]) for rung in RECORDED["ladder"]]
+    assert told == [(rung.name, rung.what, rung.effect) for rung in LADDER]
+
+
 def test_goals_are_of_one_sample_of_a_queue_of_four_at_full_size():
     base = preset_of("base")
     assert (base.data.queue_length, base.schedule.samples_per_gpu) == (4, 1)
@@ -52,6 +57,20 @@ def test_it_writes_rows_and_keeps_what_is_not_measured_now(tmp_path, heard, monk
     assert {row["case"] for row in found["rows"]} == {"base", "micro"}
     assert [rung["name"] for rung in found["ladder"]] == [rung.name for rung in LADDER]
     assert any("micro" in note and "GB" in note for note in heard.notes)
+
+
+def test_a_calibration_alone_leaves_the_ladders_date_and_command(tmp_path, heard, monkeypatch):
+    monkeypatch.setattr(bench_memory, "calibration", lambda config, talk: [])
+    out = tmp_path / "memory.json"
+    out.write_text(json.dumps(dict(RECORDED, command="as it was")))
+    assert bench.main(["memory", "--preset", "--calibrate", "micro", "--out", str(out)], heard) == 0
+    found = read(str(out))
+    assert (found["command"], found["time"], found["rows"]) == (
+        "as it was",
+        RECORDED["time"],
+        RECORDED["rows"],
+    )
+    assert found["calibration"]["bevformer_micro"]["rows"] == []
 
 
 def test_an_unknown_preset_is_refused_before_anything_is_measured(heard):
