@@ -16,12 +16,15 @@ import filled  # noqa: E402
 from bevformer import folded as by_onednn  # noqa: E402
 from bevformer.amp import bf16_works_on_cpu  # noqa: E402
 from bevformer.backbone import build_backbone  # noqa: E402
+from bevformer.bench_models import OPTIONS  # noqa: E402
+from bevformer.bench_plain import plain_twin  # noqa: E402
 from bevformer.config import BackboneConfig, NeckConfig, OpsConfig, ScheduleConfig, override, preset  # noqa: E402
 from bevformer.detector import build_model  # noqa: E402
 from bevformer.errors import ConfigError  # noqa: E402
 from bevformer.extractor import Extractor, arranged, images_at_once, levers_record, prepare  # noqa: E402
 from bevformer.folded import FoldedResNet  # noqa: E402
 from bevformer.neck import FPN  # noqa: E402
+from bevformer.nominal import image_size, nominal_meta  # noqa: E402
 from bevformer.ops.dcn_rows import modulated_deform_conv_rows  # noqa: E402
 from bevformer.ops.modulated_conv import modulated_deform_conv  # noqa: E402
 from bevformer.optim import build_optimizer, gradient_norm, scale_gradients  # noqa: E402
@@ -201,3 +204,24 @@ def test_where_onednn_fuses_it_gives_torchs_numbers(camera, images, monkeypatch)
     monkeypatch.setattr(by_onednn, "fuses", lambda device, dtype: False)
     by_torch = FoldedResNet(camera.backbone, channels_last=True)(images[0])
     assert apart(fused, by_torch) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_frame_of_base_takes_less_than_half_the_memory_of_the_plain_version():
+    from bevformer.live import LiveBytes  # torch >= 2.0
+
+    peaks = {}
+    for who, options in (("plain", OPTIONS["plain"]), ("ours", ("ops.cameras_at_once=1",))):
+        config = override(preset("bevformer_base"), options)
+        model = build_model(config).eval()
+        if who == "plain":
+            plain_twin(model.pts_bbox_head.transformer.encoder)
+        model, size = model.to("meta"), image_size(config)
+        images = torch.empty(1, 6, 3, *size.padded_hw, device="meta")
+        before = torch.empty(1, config.encoder.bev_h * config.encoder.bev_w, 256, device="meta")
+        live = LiveBytes([*model.parameters(), *model.buffers(), images, before])
+        with live, torch.no_grad():
+            extract = model.extractor() if who == "ours" else model.features
+            model.pts_bbox_head(extract(images), [nominal_meta(size)], before)
+        peaks[who] = live.peak_b
+    assert peaks["ours"] < 0.5 * peaks["plain"] and peaks["plain"] > 5e9
