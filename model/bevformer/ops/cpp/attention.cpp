@@ -113,26 +113,6 @@ struct Narrow<bf16> {  // to the nearest, ties to even; NaN stays NaN
   }
 };
 
-// exp of numbers that are not positive, within 2 ulp, in a form that the compiler turns into vectors.  NaN stays.
-INLINE float exp_of(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  const float magic = 12582912.0f;  // adding it rounds to an integer, which then stands in the low bits
-  const float shifted = x * 1.44269504088896341f + magic;
-  const float n = shifted - magic;
-  float r = x - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;  // Cephes expf
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const uint32_t power = (bits_as<uint32_t>(shifted) + 127u) << 23;
-  return p * bits_as<float>(power);
-}
-INLINE double exp_of(double x) { return std::exp(x); }
-
 // --- vectors of W numbers, W a power of two that divides D ---------------------------------------------------
 
 #if defined(__AVX512F__)
@@ -219,6 +199,33 @@ INLINE void sums_of_4(const typename Vec<A, W>::type* v, A* sums) {
   }
 #endif
   for (int i = 0; i < 4; ++i) sums[i] = sum_of<A, W>(v[i]);
+}
+
+// exp of W numbers that are not positive, within 2 ulp.  NaN stays.
+template <int W>
+INLINE void exp_of(float* numbers) {
+  typedef typename Vec<float, W>::type V;
+  typedef typename Vec<uint32_t, W>::type U;
+  V x = load<float, W>(numbers);
+  const V lowest = V{} - 87.0f, magic = V{} + 12582912.0f;  // adding it rounds: the integer is in the low bits
+  x = x < lowest ? lowest : x;
+  const V shifted = x * 1.44269504088896341f + magic;
+  const V n = shifted - magic;
+  V r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  V p = V{} + 1.9875691500e-4f;  // Cephes expf
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const U power = (bits_as<U>(shifted) + 127u) << 23;
+  store<float, W>(numbers, p * bits_as<V>(power));
+}
+template <int W>
+INLINE void exp_of(double* numbers) {
+  for (int i = 0; i < W; ++i) numbers[i] = std::exp(numbers[i]);
 }
 
 // One head's D channels as N vectors; D = 0 stands for any number, taken one by one.
@@ -369,6 +376,7 @@ struct Job {
 // A number known to the compiler, so that the loops over samples become a few instructions, or 0 and the number.
 template <int N>
 struct Count {
+  static constexpr int KNOWN = N;
   int n;
   INLINE operator int() const { return N ? N : n; }
   INLINE int padded() const { return N ? N : (n + PAD - 1) / PAD * PAD; }
@@ -477,7 +485,8 @@ INLINE void softmax(const A* __restrict logit, A* __restrict x, N n, Size size) 
     for (int i = 0; i < size; ++i) x[g + i] = logit[g + i] - top;
   }
   for (int i = n; i < n.padded(); ++i) x[i] = 0;
-  for (int i = 0; i < n.padded(); ++i) x[i] = exp_of(x[i]);
+  constexpr int WIDE = VECTOR_BYTES / int(sizeof(A)), W = N::KNOWN && N::KNOWN < WIDE ? N::KNOWN : WIDE;
+  for (int i = 0; i < n.padded(); i += W) exp_of<W>(x + i);
   for (int g = 0; g < n; g += size) {
     const A share = A(1) / sum_of(x + g, size);
     for (int i = 0; i < size; ++i) x[g + i] *= share;
