@@ -138,7 +138,14 @@ def read(kernel):
         "shared": used["SHARED"],
         "ptx": counted(r"\b(?:ld|st|atom|red)\.[a-z][\w:.]*", kernel.asm["ptx"]),
         "sass": counted(r"\b(?:LDG|STG|LDL|STL|LDS|STS|RED|REDG|ATOM|ATOMG)\b[\w.]*", sass),
+        "waits": waits(sass),
     }
+
+
+def waits(sass):
+    """How often a load from memory comes right after an atomic: nothing is moved across, so a wait begins."""
+    order = re.findall(r"\b(LDG|RED|REDG|ATOM|ATOMG)\.", sass)
+    return sum(first != "LDG" and then == "LDG" for first, then in zip(order, order[1:]))
 
 
 def main():
