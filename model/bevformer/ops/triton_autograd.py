@@ -80,7 +80,7 @@ class DeformAttn(torch.autograd.Function):
                 deform_forward[(-(-Q // size.rows), H, B)](
                     value, points.contiguous(), offsets.contiguous(), logits.contiguous(), out,
                     Q, value.stride(0), _queue_stride(value), LEVELS=levels_of(shapes), T=T, H=H, P=P, Z=Z,
-                    D=C // H, WIDTH=size.width, BLOCK_Q=size.rows, num_warps=size.warps, num_stages=1,
+                    D=C // H, **size.launch,
                 )  # fmt: skip
         return out
 
@@ -101,8 +101,8 @@ class DeformAttn(torch.autograd.Function):
                     grad_out.contiguous(), maps, points.contiguous(), offsets.contiguous(),
                     logits.contiguous(), sums.into, grad_offsets, grad_logits, sums.unit_1,
                     Q, maps.stride(0), _queue_stride(maps), sums.into.stride(0), _queue_stride(sums.into),
-                    LEVELS=levels_of(ctx.shapes), T=T, H=H, P=P, Z=Z, D=C // H, WIDTH=size.width,
-                    BLOCK_Q=size.rows, FIXED=ctx.fixed, num_warps=size.warps, num_stages=1,
+                    LEVELS=levels_of(ctx.shapes), T=T, H=H, P=P, Z=Z, D=C // H,
+                    FIXED=ctx.fixed, **size.launch,
                 )  # fmt: skip
         grad_points = _of_points(grad_offsets, points, ctx.shapes) if ctx.needs_input_grad[1] else None
         of_offsets = grad_offsets.to(offsets.dtype)
@@ -134,7 +134,7 @@ class SpatialAttn(torch.autograd.Function):
                 spatial_forward[(-(-G // size.rows), H)](
                     value, pairs.starts_G1, pairs.camera_V, points.contiguous(), offsets.contiguous(),
                     logits.contiguous(), out, G, value.stride(0), LEVELS=levels_of(shapes), H=H, P=P, Z=Z,
-                    D=C // H, WIDTH=size.width, BLOCK_Q=size.rows, num_warps=size.warps, num_stages=1,
+                    D=C // H, **size.launch,
                 )  # fmt: skip
         return out
 
@@ -154,8 +154,8 @@ class SpatialAttn(torch.autograd.Function):
                     grad_out.contiguous(), maps, pairs.starts_G1, pairs.camera_V, points.contiguous(),
                     offsets.contiguous(), logits.contiguous(), sums.into, grad_offsets, grad_logits,
                     sums.unit_1, G, maps.stride(0), sums.into.stride(0), LEVELS=levels_of(ctx.shapes),
-                    H=H, P=P, Z=Z, D=C // H, WIDTH=size.width, BLOCK_Q=size.rows, FIXED=ctx.fixed,
-                    num_warps=size.warps, num_stages=1,
+                    H=H, P=P, Z=Z, D=C // H,  FIXED=ctx.fixed,
+ **size.launch,
                 )  # fmt: skip
         return sums.result(value.dtype), None, None, grad_offsets, grad_logits, None, None
 

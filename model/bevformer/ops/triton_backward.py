@@ -7,14 +7,7 @@ import triton
 import triton.language as tl
 
 from .triton_deterministic import add
-from .triton_sample import corner, level_of, place
-
-
-@triton.jit
-def values(origin_q, d, cell_q, inside_q, C: tl.constexpr):
-    """A cell's values in float32, zero outside."""
-    at, mask = corner(origin_q, d, cell_q, inside_q, C)
-    return tl.load(at, mask=mask, other=0.0).to(tl.float32)
+from .triton_sample import corner, level_of, place, values
 
 
 @triton.jit

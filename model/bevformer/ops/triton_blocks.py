@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Dict, Tuple
 
 WARPS = 2
+# A limit for ptxas, which otherwise saves registers and waits for each of a sample's four cells in turn (19
+# to 30 waits for 8 samples, 9 with this limit) or spills a few.  65,536 make 24 warps of 80, 16 of 128, 12 of 168.
+REGISTERS = {"forward": 80, "backward": 128, "backward, fixed": 168}
 # (pass, bytes per element of value, whether the device has vector atomics): channels per thread
 CHANNELS_PER_THREAD: Dict[Tuple[str, int, bool], int] = {
     ("forward", 2, False): 8,
@@ -30,11 +33,26 @@ VECTOR_ATOMICS_FROM = 90
 
 @dataclass(frozen=True)
 class Block:
-    """rows: BLOCK_Q, a power of two.  width: of a tile with one column per sample of a row."""
+    """rows: BLOCK_Q, a power of two.  width: of a tile with one column per sample of a row.
+
+    registers: at most so many per thread.
+    """
 
     rows: int
     width: int
+    registers: int
     warps: int = WARPS
+
+    @property
+    def launch(self) -> Dict[str, int]:
+        """What a launch is told, beside its own arguments."""
+        return dict(
+            BLOCK_Q=self.rows,
+            WIDTH=self.width,
+            num_warps=self.warps,
+            num_stages=1,  # nothing to pipeline: every address depends on numbers just loaded
+            maxnreg=self.registers,
+        )
 
 
 def block(which: str, itemsize: int, D: int, samples: int, sm: int, fixed: bool = False) -> Block:
@@ -45,4 +63,4 @@ def block(which: str, itemsize: int, D: int, samples: int, sm: int, fixed: bool 
     """
     per_thread = CHANNELS_PER_THREAD[which, itemsize, sm >= VECTOR_ATOMICS_FROM and not fixed]
     rows = max(1, per_thread * 32 * WARPS // D)
-    return Block(rows, max(D, 1 << (samples - 1).bit_length()))
+    return Block(rows, max(D, 1 << (samples - 1).bit_length()), REGISTERS[which + ", fixed" * fixed])
