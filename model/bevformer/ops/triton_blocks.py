@@ -15,7 +15,8 @@ from typing import Dict, Tuple
 
 WARPS = 2
 # A limit for ptxas, which otherwise saves registers and waits for each of a sample's four cells in turn (19
-# to 30 waits for 8 samples, 9 with this limit) or spills a few.  65,536 make 24 warps of 80, 16 of 128, 12 of 168.
+# to 30 waits for 8 samples, 9 with this limit) or spills a few.  65,536 registers are 24 warps of 80, 16 of
+# 128, 12 of 168.
 REGISTERS = {"forward": 80, "backward": 128, "backward, fixed": 168}
 # (pass, bytes per element of value, whether the device has vector atomics): channels per thread
 CHANNELS_PER_THREAD: Dict[Tuple[str, int, bool], int] = {
