@@ -14,17 +14,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 import filled  # noqa: E402
 
 from bevformer import folded as by_onednn  # noqa: E402
-from bevformer.amp import bf16_works_on_cpu  # noqa: E402
+from bevformer.amp import Precision, bf16_works_on_cpu  # noqa: E402
 from bevformer.backbone import build_backbone  # noqa: E402
 from bevformer.bench_models import OPTIONS  # noqa: E402
 from bevformer.bench_plain import plain_twin  # noqa: E402
 from bevformer.config import BackboneConfig, NeckConfig, OpsConfig, ScheduleConfig, override, preset  # noqa: E402
 from bevformer.detector import build_model  # noqa: E402
 from bevformer.errors import ConfigError  # noqa: E402
+from bevformer.evaluate import ready_step  # noqa: E402
 from bevformer.extractor import Extractor, arranged, images_at_once, levers_record, prepare  # noqa: E402
 from bevformer.folded import FoldedResNet  # noqa: E402
 from bevformer.neck import FPN  # noqa: E402
-from bevformer.nominal import image_size, nominal_meta  # noqa: E402
+from bevformer.nominal import image_size, nominal_frame, nominal_meta  # noqa: E402
 from bevformer.ops.dcn_rows import modulated_deform_conv_rows  # noqa: E402
 from bevformer.ops.modulated_conv import modulated_deform_conv  # noqa: E402
 from bevformer.optim import build_optimizer, gradient_norm, scale_gradients  # noqa: E402
@@ -225,3 +226,16 @@ def test_a_frame_of_base_takes_less_than_half_the_memory_of_the_plain_version():
             model.pts_bbox_head(extract(images), [nominal_meta(size)], before)
         peaks[who] = live.peak_b
     assert peaks["ours"] < 0.5 * peaks["plain"] and peaks["plain"] > 5e9
+
+
+@pytest.mark.skipif(not bf16_works_on_cpu(), reason="this torch has no bf16 autocast on the CPU")
+def test_eval_runs_a_video_in_the_precision_that_it_is_asked_for():
+    small = ["head.num_query=20", "head.max_per_img=20", "encoder.bev_h=12", "ops.attention=reference"]
+    torch.manual_seed(0)
+    model = build_model(override(preset("bevformer_micro"), small)).eval()
+    frame = nominal_frame(image_size(model.config, (32, 48)))
+    exact, _ = model.step(frame)
+    full, _ = ready_step(model)(frame, None)
+    half, memory = ready_step(model, Precision("bf16"))(frame, None)
+    assert torch.equal(full.scores_K, exact.scores_K) and memory.bev_BQC.isfinite().all()
+    assert 0 < float((half.scores_K - exact.scores_K).abs().max()) < 0.02 * float(exact.scores_K.max())
