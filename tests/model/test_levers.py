@@ -30,6 +30,7 @@ from bevformer.ops.dcn_rows import modulated_deform_conv_rows  # noqa: E402
 from bevformer.ops.modulated_conv import modulated_deform_conv  # noqa: E402
 from bevformer.optim import build_optimizer, gradient_norm, scale_gradients  # noqa: E402
 
+SMALL = ["head.num_query=20", "head.max_per_img=20", "encoder.bev_h=12", "ops.attention=reference"]
 OFF = OpsConfig(channels_last="off", folded_norms="off", cameras_at_once=6)
 
 
@@ -129,7 +130,7 @@ def test_deformable_rows_are_the_deformable_convolution(dtype, bound, stride, di
 
 
 def test_a_video_is_the_same_with_and_without_an_extractor():
-    model = filled.model_of(override(preset("bevformer_micro"), ["head.num_query=20", "encoder.bev_h=12"]))
+    model = filled.model_of(override(preset("bevformer_micro"), SMALL))
     plain, _ = model.step(filled.frame(0))
     ours, _ = model.step(filled.frame(0), None, model.extractor())
     assert torch.allclose(ours.scores_K, plain.scores_K, rtol=1e-9)
@@ -230,9 +231,8 @@ def test_a_frame_of_base_takes_less_than_half_the_memory_of_the_plain_version():
 
 @pytest.mark.skipif(not bf16_works_on_cpu(), reason="this torch has no bf16 autocast on the CPU")
 def test_eval_runs_a_video_in_the_precision_that_it_is_asked_for():
-    small = ["head.num_query=20", "head.max_per_img=20", "encoder.bev_h=12", "ops.attention=reference"]
     torch.manual_seed(0)
-    model = build_model(override(preset("bevformer_micro"), small)).eval()
+    model = build_model(override(preset("bevformer_micro"), SMALL)).eval()
     frame = nominal_frame(image_size(model.config, (32, 48)))
     exact, _ = model.step(frame)
     full, _ = ready_step(model)(frame, None)
