@@ -168,7 +168,7 @@ class WorkerLoader(Loader):
 
     def _died(self, error: Exception) -> Exception:
         """A sentence for a dead worker; any other error as it is."""
-        # An error that a worker itself met comes as "Caught ... in DataLoader worker process"; any other may be
+        # What a worker itself met comes as "Caught ... in DataLoader worker process"; any other error may be
         # the first sign of a death: a broken pipe, or torch's RuntimeError over a handle half received.
         ended = self._exit_codes(0.0 if str(error).startswith("Caught ") else NOTICED_S)
         if not ended and "worker" not in str(error):
