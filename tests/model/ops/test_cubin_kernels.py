@@ -20,9 +20,9 @@ OPERATORS = ("deform", "temporal", "spatial")
 DTYPES = ("float32", "bfloat16", "float16")
 CLASSES = ("tiny", "small", "base")
 CAPABILITIES = (80, 90, 120)
-# A multiprocessor has 65,536: twenty warps of 96 live there, sixteen of 128.
-MOST_REGISTERS = {"forward": 96, "backward": 128}
-# ptxas gives up a few bytes for more warps at once: 16 for float32 spatial on sm_80, so that 24 warps fit.
+# A multiprocessor has 65,536: 24 warps of 80 live there, 16 of 128, 12 of 168.
+MOST_REGISTERS = {"forward": 80, "backward": 128, "deterministic": 168}
+# None with Triton 3.7.1; before registers were limited, ptxas gave up 8 to 24 bytes for more warps at once.
 MOST_SPILLED_BYTES = 32
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 LOAD = {16: "LDG.E.128", 8: "LDG.E.64", 4: "LDG.E"}
@@ -97,9 +97,10 @@ def adds_by_four(each):
 
 @pytest.mark.parametrize("each", JOBS, ids=told)
 def test_it_compiles_and_hardly_anything_spills(compiled, each):
-    for part, most in MOST_REGISTERS.items():
+    for part in ("forward", "backward"):
         (kernel,) = kernels(compiled, each, part)
-        assert kernel["registers"] <= most
+        limit = "deterministic" if part == "backward" and each["deterministic"] else part
+        assert kernel["registers"] <= MOST_REGISTERS[limit]
         assert kernel["stack"] <= MOST_SPILLED_BYTES
         assert sum(starting(kernel["sass"], "LDL", "STL").values()) <= 2 * MOST_SPILLED_BYTES // 4
 
