@@ -33,7 +33,7 @@ EPSILON = float(np.finfo(np.float32).eps)  # OpenCV's guard against division by 
 def choose(asked: str, device_type: str) -> str:
     """`device` or `worker`: where images are finished.  auto: on a GPU there, for a CPU in the workers.
 
-    On the CPU nothing is gained by bringing bytes to where they already are.  Raises ConfigError.
+    On the CPU OpenCV is ten times as fast (benchmarks/bench_loader.json).  Raises ConfigError.
     """
     if asked not in CHOICES:
         raise ConfigError("ops.pixels=%s" % asked, do="It is one of %s." % ", ".join(CHOICES))
