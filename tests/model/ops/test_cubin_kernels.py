@@ -20,10 +20,9 @@ OPERATORS = ("deform", "temporal", "spatial")
 DTYPES = ("float32", "bfloat16", "float16")
 CLASSES = ("tiny", "small", "base")
 CAPABILITIES = (80, 90, 120)
-# A multiprocessor has 65,536: 24 warps of 80 live there, 16 of 128, 12 of 168.
-MOST_REGISTERS = {"forward": 80, "backward": 128, "deterministic": 168}
-# None with Triton 3.7.1; before registers were limited, ptxas gave up 8 to 24 bytes for more warps at once.
-MOST_SPILLED_BYTES = 32
+# A multiprocessor has 65,536: 24 warps of 80 live there, 16 of 128.
+MOST_REGISTERS = {"forward": 80, "backward": 128}
+MOST_SPILLED_BYTES = 0
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 LOAD = {16: "LDG.E.128", 8: "LDG.E.64", 4: "LDG.E"}
 CORNERS = {"deform": 4 * 4, "temporal": 2 * 4 * 4, "spatial": 8 * 4}  # of all points; levels are a loop
@@ -96,13 +95,11 @@ def adds_by_four(each):
 
 
 @pytest.mark.parametrize("each", JOBS, ids=told)
-def test_it_compiles_and_hardly_anything_spills(compiled, each):
-    for part in ("forward", "backward"):
+def test_it_compiles_and_nothing_spills(compiled, each):
+    for part, most in MOST_REGISTERS.items():
         (kernel,) = kernels(compiled, each, part)
-        limit = "deterministic" if part == "backward" and each["deterministic"] else part
-        assert kernel["registers"] <= MOST_REGISTERS[limit]
-        assert kernel["stack"] <= MOST_SPILLED_BYTES
-        assert sum(starting(kernel["sass"], "LDL", "STL").values()) <= 2 * MOST_SPILLED_BYTES // 4
+        assert kernel["registers"] <= most
+        assert kernel["stack"] <= MOST_SPILLED_BYTES and not starting(kernel["sass"], "LDL", "STL")
 
 
 @pytest.mark.parametrize("each", JOBS, ids=told)
