@@ -8,6 +8,7 @@ back.  So neither the number of workers nor how far they are ahead can be seen i
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -92,6 +93,17 @@ class Loader:
     def close(self) -> None: ...
 
 
+def take_back_sigchld() -> None:
+    """Undo the handler that the first DataLoader with workers installs, whoever made it.
+
+    It raises wherever the program happens to be, in an optimiser step for example.  A dead worker
+    is noticed in `load` as well.
+    """
+    module = getattr(signal.getsignal(signal.SIGCHLD), "__module__", None) or ""
+    if module.startswith("torch.utils.data") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 class WorkerLoader(Loader):
     """The same with worker processes that read ahead, in order; for a GPU one sample is copied ahead."""
 
@@ -107,7 +119,6 @@ class WorkerLoader(Loader):
         super().__init__(dataset, order, ranks, steps)
         self._drawn: Deque[List[Drawn]] = deque()
         forked = "fork" in multiprocessing.get_all_start_methods()
-        previous = signal.getsignal(signal.SIGCHLD)
         self._loaded = iter(
             DataLoader(
                 _Jobs(dataset),
@@ -121,10 +132,7 @@ class WorkerLoader(Loader):
                 generator=torch.Generator(),
             )
         )
-        if signal.getsignal(signal.SIGCHLD) is not previous:
-            # torch's handler raises wherever the program happens to be, in the middle of an optimiser step
-            # for example.  A dead worker is noticed in `load` as well.
-            signal.signal(signal.SIGCHLD, previous)
+        take_back_sigchld()
         self._moved = Prefetch(self._loaded, ToDevice(device)) if device.type == "cuda" else None
 
     def ahead(self) -> Iterator[Tuple[List[List[int]], Any]]:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import small_frames
 from test_train import FakeData, play
+from torch.utils.data import DataLoader
 
 from bevformer import train
 from bevformer.detector import build_model
 from bevformer.errors import ChildError, DataError
-from bevformer.loading import open_loader, workers_that_fit
+from bevformer.loading import open_loader, take_back_sigchld, workers_that_fit
 from bevformer.ranks import Ranks
 from bevformer.runstate import DataOrder, Options
 from bevformer.talk import Talk
@@ -79,6 +80,16 @@ def test_a_worker_without_room_for_its_images_says_so(tmp_path):
     with pytest.raises(ChildError, match="a process that reads images died") as caught:
         play(tmp_path, data=Deadly(said), seed=1, workers=2, config=long())
     assert "/dev/shm is full" in caught.value.why and "fewer --workers" in caught.value.do
+
+
+def test_the_death_of_a_worker_interrupts_nothing_else():
+    """torch's handler for dead children raises at any moment, also when an earlier loader brought it."""
+    loaded = iter(DataLoader([1], batch_size=None, num_workers=1))
+    before = signal.getsignal(signal.SIGCHLD)
+    take_back_sigchld()
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    assert before is signal.SIG_DFL or before.__module__.startswith("torch.utils.data")
+    assert list(loaded) == [1]
 
 
 def test_an_error_in_a_worker_is_the_error_itself(tmp_path):
