@@ -1,5 +1,6 @@
 """The parts of `gpu_check`, and running one of them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -106,9 +107,8 @@ def run_part(command: Sequence[str], limit_s: float) -> Ended:
         )
         code: Optional[int] = None
         try:
-            code = child.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            pass
+            with contextlib.suppress(subprocess.TimeoutExpired):  # told by a code of None
+                code = child.wait(timeout=limit_s)
         finally:
             if code is None:
                 os.killpg(child.pid, signal.SIGKILL)

@@ -69,8 +69,8 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     from .evaluate import read_config
 
     check_gpus(args.gpus)
-    if int(os.environ.get("RANK") or 0):
-        talk = talk.only_errors()
+    follows = bool(int(os.environ.get("RANK") or 0))
+    talk = talk.only_errors() if follows else talk
     repeatable = ["ops.deterministic=True"] if args.deterministic else []
     config = override(read_config(args.config, talk), repeatable + args.cfg_options)
     store = open_store(args.data_root)
@@ -79,10 +79,8 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         talk.note(note)
     check_infos(infos, store)
     small = decoded_mib(infos.infos) <= CACHE_MIB
-    room = free_shared_memory_b()
     device_type = "cuda" if args.gpus else "cpu"
-    sample_b = sample_bytes(config, infos.infos, device_type)
-    workers = workers_that_fit(args.workers, 4 if args.gpus else 0, sample_b, room)
+    workers = _workers(args, sample_bytes(config, infos.infos, device_type))
 
     def open_dataset(config: Config) -> NuScenesQueue:
         cached = small and not workers
@@ -107,7 +105,7 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         rank_timeout_s=args.rank_timeout,
         memory=args.memory,
         allow=args.allow,
-        data={} if int(os.environ.get("RANK") or 0) else data_record(store, infos),
+        data={} if follows else data_record(store, infos),
     )
     result = run_as_allowed(config, open_dataset, options, talk, _validator(args, config))
     if result and not args.no_validate and not args.validate_every:
@@ -117,6 +115,11 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         )
     talk.result(**result)
     return 0
+
+
+def _workers(args: argparse.Namespace, sample_b: int) -> int:
+    """--workers, or as many of the usual number as have room for their samples."""
+    return workers_that_fit(args.workers, 4 if args.gpus else 0, sample_b, free_shared_memory_b())
 
 
 def _validator(args: argparse.Namespace, config: Config) -> Optional[Validator]:

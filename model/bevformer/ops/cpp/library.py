@@ -49,10 +49,8 @@ def parallel() -> Optional[int]:
 def _loaded(code: bytes) -> Any:
     """From memory, where the kernel can: a cache may lie on a file system that executes nothing, and a file
     that is cut while it is mapped would end the process."""
-    try:
+    with contextlib.suppress(AttributeError, OSError):  # of systems without memfd_create: a file will do
         return ctypes.CDLL(_in_memory(code))
-    except (AttributeError, OSError):
-        pass
     try:
         with tempfile.NamedTemporaryFile(prefix="bevformer-ops-", suffix=".so") as file:
             file.write(code)
