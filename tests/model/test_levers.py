@@ -239,3 +239,14 @@ def test_eval_runs_a_video_in_the_precision_that_it_is_asked_for():
     half, memory = ready_step(model, Precision("bf16"))(frame, None)
     assert torch.equal(full.scores_K, exact.scores_K) and memory.bev_BQC.isfinite().all()
     assert 0 < float((half.scores_K - exact.scores_K).abs().max()) < 0.02 * float(exact.scores_K.max())
+
+
+def test_positions_that_are_no_numbers_stay_where_they_are():
+    """Of weights that diverged: no index is made of them, and every other cell is as it was."""
+    x, offset, weight = torch.randn(1, 4, 5, 6), torch.zeros(1, 18, 5, 6), torch.randn(3, 4, 3, 3)
+    mask = torch.ones(1, 9, 5, 6)
+    right = modulated_deform_conv_rows(x, offset, mask, weight, 1, 1, 1)
+    offset[0, 0, 2, 2], offset[0, 3, 1, 1] = float("nan"), float("inf")
+    out = modulated_deform_conv_rows(x, offset, mask, weight, 1, 1, 1)
+    assert out[0, :, (2, 1), (2, 1)].isnan().all() and out.isnan().sum() == 6
+    assert torch.allclose(out[~out.isnan()], right[~out.isnan()])

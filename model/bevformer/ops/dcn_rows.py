@@ -65,6 +65,7 @@ def corners(
     mask = mask_BKhw.to(exact).permute(0, 2, 3, 1)[..., None, None]
     weights = weight_y.unsqueeze(-1) * weight_x.unsqueeze(-2) * mask
     cells = ys.clamp(0, H - 1).unsqueeze(-1) * W + xs.clamp(0, W - 1).unsqueeze(-2)
+    cells = cells.nan_to_num(0)  # any cell: the weights are NaN there as well
     return cells.to(torch.int64).view(B, -1, 4), weights.reshape(B, -1, 4)
 
 
