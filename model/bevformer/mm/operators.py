@@ -1,4 +1,4 @@
-"""The only file that touches mmcv: its compiled operators as backends of ours."""
+"""mmcv's compiled operators as backends of ours."""
 
 import importlib
 from typing import Any, Callable, Dict
