@@ -28,3 +28,19 @@ def shared() -> Path:
             f"no folder {folder}: set BEVREPRO_SHARED to run the tests against recorded and real data"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def built():
+    """The folder of a target's finished environment, at its default prefix; the test skips without one."""
+
+    def prefix(target):
+        from bevrepro.core.errors import UserError
+        from bevrepro.env import layout
+
+        try:
+            return layout.real(None, target)
+        except UserError as error:
+            pytest.skip(f"{error}: make test-openmmlab")
+
+    return prefix
