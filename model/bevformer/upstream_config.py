@@ -5,6 +5,7 @@ in, or be known not to change the result.  Nothing is ignored silently.
 """
 
 import dataclasses
+import difflib
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -284,13 +285,23 @@ def read_config(path: Path) -> Tuple[Config, List[str]]:
                 "%s has no section %r" % (path, section),
                 "A configuration of BEVFormer (mmdet3d 1.x style) has model, data and optimizer.",
             )
-    config, repeated = _defaults(), []
-    special, seen = _special(), {}
+    config = map_sections(tree)
+    from .upstream_pipeline import read_pipelines
+
+    config = read_pipelines(config, tree)
+    return dataclasses.replace(config, name=Path(path).stem), _notes(tree)
+
+
+def map_sections(tree: Located) -> Config:
+    """Our configuration of the sections that the tree has; what a file does not say is upstream's default.
+
+    Raises ConfigError naming the leaf that cannot be honoured, and where it was written.
+    """
+    config, repeated, special = _defaults(), [], _special()
     for section in SECTIONS:
         if section not in tree:
             continue
         for leaf in leaves(tree[section], section, tree.where[section]):
-            seen[leaf[0]] = leaf
             if leaf[0] in MAPPED:
                 config = _put(config, MAPPED[leaf[0]], leaf)
             elif leaf[0] in special:
@@ -304,10 +315,7 @@ def read_config(path: Path) -> Tuple[Config, List[str]]:
             raise _refuse(
                 leaf, "It has to repeat %s = %r." % (REPEATED[leaf[0]], _get(config, REPEATED[leaf[0]]))
             )
-    from .upstream_pipeline import read_pipelines
-
-    config = read_pipelines(config, tree)
-    return dataclasses.replace(config, name=Path(path).stem), _notes(tree)
+    return config
 
 
 def _check_fixed(leaf: Leaf) -> None:
@@ -322,7 +330,14 @@ def _check_fixed(leaf: Leaf) -> None:
         return
     if path.startswith("custom_hooks") and leaf[1] in ("TransferWeight", "LOWEST"):
         return  # hands the weights to the evaluation copy of the fp16 variant; nothing to do here
-    raise _refuse(leaf, "The bundled model has no such option.")
+    raise _refuse(leaf, "The bundled model has no such option.%s" % _near(path))
+
+
+def _near(path: str) -> str:
+    """What may have been meant."""
+    known = [*MAPPED, *_special(), *REPEATED, *BUILT_IN, *WITHOUT_EFFECT]
+    near = difflib.get_close_matches(path, known, 2, 0.85)
+    return " Known are: %s." % ", ".join(near) if near else ""
 
 
 def _notes(tree: Located) -> List[str]:

@@ -58,8 +58,8 @@ class NuScenesQueue:
         self._decoder = open_decoder(config.ops.decoder)
         self._data = pixels.data_after_decoding(config)
         self._raw = pixels.choose(config.ops.pixels, device_type) == "device"
-        self._lidar2img_FN44 = _all_lidar2img(infos)
-        self._can_bus_F18 = _all_can_bus(infos)
+        self._lidar2img_FN44 = all_lidar2img(infos)
+        self._can_bus_F18 = all_can_bus(infos)
         self._position = _positions_in_scene(infos.texts("scene_token"))
         self._cache: Optional[Dict[int, Tensor]] = {} if cache_frames else None
         if training and "gt_boxes" not in infos.infos[0]:
@@ -280,7 +280,7 @@ def ground_truth(info: Info, pc_range_m: Tuple[float, ...]) -> Tuple[np.ndarray,
     return boxes, labels[keep]
 
 
-def _all_lidar2img(infos: Infos) -> np.ndarray:
+def all_lidar2img(infos: Infos) -> np.ndarray:
     """(F, 6, 4, 4) float64: intrinsics @ lidar-to-camera, in pixels of the unscaled images."""
     sensor2lidar = rigid_of(
         infos.cam_numbers("sensor2lidar_rotation").reshape(-1, 3, 3),
@@ -301,7 +301,7 @@ def _all_lidar2img(infos: Infos) -> np.ndarray:
     return lidar2img
 
 
-def _all_can_bus(infos: Infos) -> np.ndarray:
+def all_can_bus(infos: Infos) -> np.ndarray:
     """(F, 18) float64, absolute, with the ego pose filled in."""
     names = ("can_bus", "ego2global_translation", "ego2global_rotation")
     rows = with_ego_pose(*(infos.numbers(name) for name in names))
