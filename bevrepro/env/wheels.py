@@ -19,12 +19,17 @@ INSTALLED = re.compile(r" \+ (\S+)==")
 ABI = "--only-binary=:all:"
 
 
-def requirement_lines(pins: Iterable[Pin]) -> str:
+def requirement_lines(pins: Iterable[Pin], equals: str = "==") -> str:
     """Hashed requirements for the pins, whose markers hold already."""
     return "".join(
-        f"{pin.name}=={pin.version} " + " ".join(f"--hash=sha256:{each}" for each in pin.hashes) + "\n"
+        f"{pin.name}{equals}{pin.version} " + " ".join(f"--hash=sha256:{each}" for each in pin.hashes) + "\n"
         for pin in pins
     )
+
+
+def _exact_lines(pins: Iterable[Pin]) -> str:
+    # 2.0+cpu in a folder of wheels satisfies ==2.0 and is preferred to it; only === is just that one.
+    return requirement_lines(pins, "===")
 
 
 def make_venv(job: Job) -> None:
@@ -50,7 +55,7 @@ def install_locked(job: Job) -> None:
     plan = job.plan
     torch_url = plan.target.torch.index if plan.target.torch and plan.bundle is None else None
     names = {pin.name for pin in plan.wheels}
-    lines = requirement_lines(plan.wheels)
+    lines = _exact_lines(plan.wheels)
     install(job, lines, len(names), ["--require-hashes"], also=torch_url, mode="hardlink")
     shared.part_from_cache(plan.build)
     for requirement in plan.unhashed:
@@ -62,7 +67,7 @@ def install_locked(job: Job) -> None:
         pin = plan.locks.pins.get(name)
         if pin is not None:
             again = ["--require-hashes", "--reinstall"]
-            install(job, requirement_lines([pin]), 1, again, also=torch_url)
+            install(job, _exact_lines([pin]), 1, again, also=torch_url)
     refuse_damaged_cache(job, torch_url)
 
 
@@ -78,7 +83,7 @@ def refuse_damaged_cache(job: Job, also: str | None) -> None:
             continue
         with tempfile.TemporaryDirectory(prefix="fresh-", dir=build / STEPS) as fresh:
             past = ["--require-hashes", "--no-cache", "--target", fresh]
-            install(job, requirement_lines([pin]), 1, past, also=also)
+            install(job, _exact_lines([pin]), 1, past, also=also)
             uv_cache.refuse_damage(pin, found[name], site, records[name], Path(fresh))
 
 
@@ -109,7 +114,7 @@ def install(
 def install_side(job: Job, pins: Iterable[Pin], folder: Path) -> None:
     """Wheels into a folder of their own, for PYTHONPATH: what builds need and nothing else sees."""
     wanted = list(pins)
-    install(job, requirement_lines(wanted), len(wanted), ["--require-hashes", "--target", str(folder)])
+    install(job, _exact_lines(wanted), len(wanted), ["--require-hashes", "--target", str(folder)])
 
 
 def _try(

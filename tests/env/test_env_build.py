@@ -154,6 +154,12 @@ def test_a_mirror_given_by_hand_stands_in_for_pips_own(world, prefix, tmp_path):
     assert world.build(prefix, "--find-links", moved)[0] == 0 and world.answer(prefix) == "one"
 
 
+def test_another_build_of_a_pinned_release_in_a_folder_of_wheels_is_not_taken_for_it(world, prefix):
+    make_wheel(world.wheels, "alpha", "1.0+cpu", {"alpha/__init__.py": "answer = 'another'\n"})
+    code, _, err = world.build(prefix)
+    assert code == 0 and world.answer(prefix) == "one", err
+
+
 def test_the_second_builder_names_the_first_or_waits(world, prefix):
     prefix.with_name("env.builds").mkdir()
     with open(prefix.with_name("env.builds") / ".lock", "w") as lock:
