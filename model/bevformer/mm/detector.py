@@ -1,0 +1,149 @@
+"""The bundled detector as mmdet3d's: built from upstream's section `model`, run by mmcv's runners.
+
+B batch, T frames of a queue, N cameras.
+"""
+
+import os
+import tempfile
+import warnings
+from typing import Any, Dict, List, Optional, Sequence
+
+import mmdet3d
+import numpy as np
+import torch
+from mmcv.runner import CheckpointLoader, auto_fp16
+from mmdet.core import reduce_mean
+from mmdet3d.core import bbox3d2result
+from mmdet3d.models.detectors import Base3DDetector
+from torch import Tensor
+
+from .. import detector
+from ..checkpoint import load_checkpoint, load_weights
+from ..errors import ConfigError
+from ..init_weights import InitReport, initialise
+from ..types import Detections, Frame, VideoMemory
+from .boxes import LEGACY, convention_of, to_mmdet3d
+from .config import read_model
+from .conversion import of_checkpoint, reordered
+from .frames import meta_of, samples_of
+
+BOXES = convention_of(mmdet3d.__version__)
+
+
+class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
+    """Keys of the state_dict as upstream's.  Boxes that come and go are those of the mmdet3d that is here.
+
+    `memory` is the history of the video that is evaluated: mmcv's interface has no other place for it.
+    """
+
+    def __init__(
+        self,
+        preset: Optional[str] = None,
+        options: Sequence[str] = (),
+        **model: Any,
+    ) -> None:
+        """model: the section as upstream's files have it; or `preset`, the name of one of ours.
+
+        options: such as "ops.attention=mmcv".  Raises ConfigError naming what cannot be honoured.
+        """
+        config, start = read_model(model, preset, options)
+        super().__init__(config)
+        self.start = start
+        self.memory: Optional[VideoMemory] = None
+
+    def init_weights(self) -> List[InitReport]:
+        """Loads what `pretrained` or init_cfg name; all else was drawn when the model was built.
+
+        Raises CheckpointError for a file of another network.
+        """
+        done = []
+        for source in filter(None, (self.start.backbone, self.start.whole)):
+            if os.path.exists(source):
+                done.append(initialise(self, source))
+                continue
+            with tempfile.TemporaryDirectory() as folder:  # torchvision:// and the like
+                path = os.path.join(folder, "weights.pth")
+                torch.save(CheckpointLoader.load_checkpoint(source, map_location="cpu"), path)
+                done.append(initialise(self, path))
+        return done
+
+    def forward(self, *inputs: Any, return_loss: bool = True, **data: Any) -> Any:
+        """As mmcv calls it, with names; with positions it is one time step, as `loss` calls it."""
+        if inputs:
+            return detector.BEVFormer.forward(self, *inputs)
+        return self.forward_train(**data) if return_loss else self.forward_test(**data)
+
+    @auto_fp16(apply_to=())
+    def forward_train(
+        self, img: Tensor, img_metas: Any, gt_bboxes_3d: Any, gt_labels_3d: Any, **others: Any
+    ) -> Dict[str, Tensor]:
+        """img: (B, T, N, 3, H, W); the losses under upstream's names."""
+        _refuse(others, "training")
+        samples = samples_of(img, img_metas, gt_bboxes_3d, gt_labels_3d, BOXES)
+        positives = sum(len(sample.truth.labels_G) for sample in samples)
+        mean = reduce_mean(torch.tensor([float(positives)], device=img.device))
+        return self.loss(samples, np.random, float(mean))
+
+    @auto_fp16(apply_to=())
+    def forward_test(
+        self, img: Sequence[Tensor], img_metas: Sequence[Any], rescale: bool = True, **others: Any
+    ) -> List[Dict[str, Any]]:
+        """One frame of a video, in the order of time: img [(1, N, 3, H, W)], img_metas [[meta]]."""
+        _refuse(others, "evaluation")
+        if len(img) != 1 or len(img_metas) != 1:
+            raise ConfigError(
+                "%d augmented copies of a frame" % len(img), "Upstream's evaluation has no augmentation."
+            )
+        return self.simple_test(img[0], img_metas[0], rescale)
+
+    def simple_test(
+        self, img: Tensor, img_metas: Sequence[Any], rescale: bool = True
+    ) -> List[Dict[str, Any]]:
+        """[{"pts_bbox": {boxes_3d, scores_3d, labels_3d}}], on the CPU."""
+        if len(img) != 1:
+            raise ConfigError(
+                "%d frames at a time" % len(img),
+                "History goes from one frame to the next.",
+                "Evaluate with samples_per_gpu=1.",
+            )
+        found, self.memory = self.step(Frame(img[0], meta_of(img_metas[0])), self.memory)
+        return [{"pts_bbox": to_result(found, img_metas[0]["box_type_3d"])}]
+
+    def aug_test(self, *args: Any, **kwargs: Any) -> Any:
+        raise ConfigError("test-time augmentation", "Upstream's evaluation has none.")
+
+    def extract_feat(self, img: Tensor, img_metas: Any = None) -> List[Tensor]:
+        """Levels of (B, N, C, h, w) of (B, N, 3, H, W)."""
+        return self.features(img)
+
+
+def to_result(found: Detections, box_class: Any) -> Dict[str, Any]:
+    """As mmdet3d's data sets and tools take it."""
+    boxes = to_mmdet3d(found.boxes_K9, box_class, BOXES)
+    result: Dict[str, Any] = bbox3d2result(boxes, found.scores_K, found.labels_K)
+    return result
+
+
+def _refuse(others: Dict[str, Any], what: str) -> None:
+    given = sorted(name for name, value in others.items() if value is not None)
+    if given:
+        raise ConfigError(
+            "%s was handed %s" % (what, ", ".join(given)),
+            "The bundled model sees camera images only.",
+            "Take them out of the keys that CustomCollect3D collects.",
+        )
+
+
+def load(model: BEVFormer, path: str, boxes: Optional[str] = None) -> Dict[str, Any]:
+    """Every weight of a checkpoint of upstream's or of ours; returns its meta, and says what it assumed.
+
+    boxes: the convention that it learned, where it is not what `conversion.of_checkpoint` says.
+    """
+    content = load_checkpoint(path)
+    learned, notes = of_checkpoint(content["meta"], boxes)
+    state = content["state_dict"]
+    load_weights(model, state if learned == LEGACY else reordered(state), path)
+    for note in notes:
+        warnings.warn("%s: %s" % (path, note), stacklevel=2)
+    meta: Dict[str, Any] = content["meta"]
+    return meta
