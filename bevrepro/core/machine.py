@@ -200,6 +200,7 @@ class Python:
     isolated: bool | None = None  # a venv or conda environment
     user_site: str | None = None  # its folder, where it is on sys.path; "" where it is not
     packages: tuple[Package, ...] | None = None
+    built: Mapping[str, str] | None = None  # package -> version, as `bevrepro env build` left and tested them
     torch: Torch | None = None  # None: not installed (or unknown, where `packages` is None)
     extensions: tuple[Compiled, ...] | None = None  # of mmcv, mmdet3d, torchvision
     libgomp: tuple[str, ...] | None = None  # copies inside packages, looked for on aarch64 only

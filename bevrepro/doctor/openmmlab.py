@@ -11,39 +11,33 @@ from bevrepro import facts
 from bevrepro.core.machine import Compiled, Machine, Package
 from bevrepro.doctor.architectures import runs_on
 from bevrepro.doctor.check import Check, Verdict, fail, issue, warn
+from bevrepro.doctor.installed import release, tested_together, version_of
 from bevrepro.doctor.versions import older
 from bevrepro.probe.elf import plain_name
 
 REBUILD = "Rebuild or reinstall it for this torch, without pip's cache."
 
 
-def version_of(machine: Machine, name: str) -> str | None:
-    """Of an installed package, of torch, or of Python itself."""
-    python = machine.python
-    if name == "python":
-        return python.version
-    if name == "torch":
-        return python.torch.version if python.torch else None
-    package = python.package(name)
-    if package is None and name == "mmcv":  # mmcv-full installs the module mmcv
-        package = python.package("mmcv-full")
-    if package is None and name == "mmcv-full":
-        package = python.package("mmcv")
-    return package.version if package else None
-
-
 def _matches(version: str | None, specifier: SpecifierSet) -> bool:
     try:
-        return version is not None and specifier.contains(Version(version.split("+")[0]), prereleases=True)
+        return version is not None and specifier.contains(Version(release(version)), prereleases=True)
     except InvalidVersion:
         return False
 
 
-def _pair(row: facts.Row, machine: Machine) -> Iterator[Verdict]:
+def _clash(row: facts.Row, machine: Machine) -> str | None:
+    """`yapf 0.43 with mmcv-full 1.6.0`, where both sides of the row hold."""
     sides = [Requirement(row[side]) for side in ("first", "second")]
     versions = [version_of(machine, side.name) for side in sides]
-    if all(_matches(version, side.specifier) for version, side in zip(versions, sides, strict=True)):
-        seen = " with ".join(f"{side.name} {version}" for version, side in zip(versions, sides, strict=True))
+    both = all(_matches(version, side.specifier) for version, side in zip(versions, sides, strict=True))
+    if not both or tested_together(machine, *(side.name for side in sides)):
+        return None
+    return " with ".join(f"{side.name} {version}" for version, side in zip(versions, sides, strict=True))
+
+
+def _pair(row: facts.Row, machine: Machine) -> Iterator[Verdict]:
+    seen = _clash(row, machine)
+    if seen is not None:
         judge = fail if row["severity"] == "fail" and row.get("status") != "unverified" else warn
         yield judge(seen, row["remedy"], row["command"])
 
@@ -57,8 +51,13 @@ def _pair_check(row: facts.Row) -> Check:
 
 def _ranges(machine: Machine) -> Iterator[Verdict]:
     ours = version_of(machine, "mmdet3d")
+    if _clash(facts.row("pairs", "mmdet3d-next"), machine):
+        return  # told there, with the mmdet3d to take: none of the others should be brought up to this one
+    twice = all(machine.python.package(name) for name in facts.row("packages", "mmcv-twice")["packages"])
     for row in facts.table("mmdet3d"):
-        if row["mmdet3d"] != ours:
+        if row["mmdet3d"] != ours or tested_together(machine, "mmdet3d", row["package"]):
+            continue
+        if row["package"] == "mmcv" and twice:  # nobody knows which of them is imported
             continue
         found = version_of(machine, row["package"])
         upper = "" if "max" not in row else f",{'<=' if row['max_inclusive'] else '<'}{row['max']}"

@@ -7,6 +7,7 @@ from bevrepro.core.machine import Machine
 from bevrepro.core.proc import signal_name
 from bevrepro.doctor.architectures import runs_on
 from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
+from bevrepro.doctor.installed import tested_together
 from bevrepro.doctor.versions import major, older
 
 CUDA_RUNTIME = ("libcudart", "libcublas", "libcudnn", "libcufft", "libcurand", "libcusparse", "libcusolver")
@@ -67,6 +68,8 @@ def _numpy2(machine: Machine) -> Iterator[Verdict]:
 def _devkit_numpy(machine: Machine) -> Iterator[Verdict]:
     row = facts.row("packages", "devkit-numpy")
     numpy, devkit = machine.python.package("numpy"), machine.python.package(row["package"])
+    if tested_together(machine, "numpy", row["package"]):
+        return
     if numpy and devkit and older(numpy.version, row["numpy_below"]) is False:
         yield fail(
             f"numpy {numpy.version} with nuscenes-devkit {devkit.version}",

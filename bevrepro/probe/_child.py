@@ -106,6 +106,16 @@ def user_site() -> str:
     return folder if folder in sys.path else ""
 
 
+def built() -> Optional[Dict[str, str]]:
+    """{package: version} from the receipt that `bevrepro env build` leaves; None in other environments."""
+    try:
+        with open(os.path.join(sys.prefix, "bevrepro-env.json"), encoding="utf-8") as file:
+            told = json.load(file)["packages"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return {str(name): str(version) for name, version in told if name in PACKAGES}
+
+
 def describe() -> Dict[str, Any]:
     """Everything that can be said without importing anything."""
     return {
@@ -116,6 +126,7 @@ def describe() -> Dict[str, Any]:
         "isolated": sys.prefix != sys.base_prefix or os.path.isdir(os.path.join(sys.prefix, "conda-meta")),
         "user_site": user_site(),
         "packages": packages(),
+        "built": built(),
         "torch": torch_files(),
     }
 

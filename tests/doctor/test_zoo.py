@@ -61,6 +61,7 @@ EXPECTED = {
         "gcc-too-new:warn gpu-memory:info train-days:info torch-library-deleted:fail torch-tf32:info "
         "mmcv-no-ops:fail visible-devices:warn rank-variables:info"
     ),
+    "a100_unpinned_mmdet3d": "train-days:info torch-tf32:info mmdet3d-next:fail",
     "ascend_910b": "host-arch:info",
     "ascend_910b_stale_script": (
         "host-arch:info openmmlab-range:fail port-in-use:warn hccl-if-ip:fail npu-unhealthy:warn "
