@@ -30,7 +30,10 @@ from bevrepro.probe.host import parse_meminfo
 LEGACY = "setuptools.build_meta:__legacy__"
 COMPILED = (".c", ".cc", ".cpp", ".cxx", ".cu", ".pyx", ".f", ".f90")
 MANY = 8  # C++ files from which a precompiled header pays
-HEADER = "torch/extension.h"
+# Not torch/extension.h: what that declares more is instantiated again in every file, which eats all the gain.
+HEADER = "torch/types.h"
+# Named, because setuptools 75 and newer leave out Python's own flags where CFLAGS is set.
+OPTIMIZED = "-O3 -fwrapv -DNDEBUG"
 NINJA = re.compile(r"^\[(\d+)/(\d+)\]")
 SUM = "sha256"  # of the wheel beside it
 EPOCH = "315532800"  # 1980, the earliest date that a zip file knows
@@ -129,7 +132,7 @@ def build_environment(job: Job, source: Path | None) -> dict[str, str]:
         # Neither the user's folders nor the cache's get into what is compiled.
         plain = f"-g0 -ffile-prefix-map={job.work}=/build"
         for name in ("CFLAGS", "CXXFLAGS"):
-            env[name] = f"{env[name]} {plain}" if env.get(name) else plain
+            env[name] = " ".join(filter(None, (OPTIMIZED, env.get(name), plain)))
         if sum(1 for _ in source.rglob("*.cpp")) >= MANY:
             env["CXX"] = str(_compiler(job, env.get("CXX") or "c++"))
     return env
@@ -216,10 +219,22 @@ def _kept(job: Job, pin: Pin) -> Path:
         "beside": [[each.name, each.version] for each in plan.locks.pins.values()] + [list(plan.unhashed)],
         "settings": [plan.target.build.operators, _sorted(plan.target.build.environment)],
         "cuda": [plan.target.cuda.version, plan.target.cuda.arch_list] if plan.target.cuda else None,
-        "compiler": [os.environ.get(name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")],
+        "compiler": [*_compiler_versions(job), HEADER, OPTIMIZED],
+        "flags": [os.environ.get(name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")],
     }
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return cache_dir() / "built" / f"{pin.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _compiler_versions(job: Job) -> list[str]:
+    """The first line that each compiler says of itself; empty where there is none."""
+    own = _toolkit(job) if job.plan.target.cuda else {}
+    said = []
+    for name, usual in (("CC", "cc"), ("CXX", "c++")):
+        compiler = (own.get(name) or os.environ.get(name) or usual).split()[0]
+        told = proc.run([compiler, "--version"]).stdout if proc.which(compiler) else ""
+        said.append(told.partition("\n")[0].strip())
+    return said
 
 
 def _sorted(table: Mapping[str, str] | None) -> list[list[str]]:

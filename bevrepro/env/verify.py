@@ -15,18 +15,20 @@ from bevrepro.core import proc
 from bevrepro.core.errors import ChildError, ConfigError, MachineError, UserError
 from bevrepro.core.finding import Finding, Severity
 from bevrepro.core.paths import envs_dir
-from bevrepro.env import patching, patchset, toolkit_tree
+from bevrepro.env import locking, patching, patchset, toolkit_tree
 from bevrepro.env.bytecode import loadable, read_headers, source_of
 from bevrepro.env.digest import digest_of
 from bevrepro.env.interpreter import Interpreter
 from bevrepro.env.layout import CUDA, RECEIPT, STEPS
 from bevrepro.env.lockfile import Pin, read_lock
 from bevrepro.env.record_file import Record, read_record
+from bevrepro.env.target import load
 from bevrepro.env.tree import Entry, hash_tree, sha256_of
 from bevrepro.env.verify_files import Files, FileSeen, Patched, judge_files
 from bevrepro.env.verify_links import judge_links
-from bevrepro.env.verify_packages import Locked, installed, judge_packages, some
+from bevrepro.env.verify_packages import Dist, Locked, installed, judge_packages, some
 from bevrepro.env.verify_receipt import Now, judge_receipt, no_receipt, parse
+from bevrepro.env.verify_requires import judge_requires, read_requires, unmet
 from bevrepro.probe.files import globbed, key_values, read_text
 
 ASK = "import json, platform; print(json.dumps(platform.python_version()))"
@@ -94,6 +96,7 @@ def verify(prefix: Path, target: str | None = None, deep: bool = False) -> Repor
         *trouble,
         *lock_findings,
         *judge_packages(dists, locked, told["packages"] if told else None),
+        *(_requirements(root, dists, target, python) if python else ()),
         *_broken_records(files.records),
         *file_findings(seen),
         *judge_links(entries, root),
@@ -222,6 +225,16 @@ def _locked(target: str | None, python: str | None) -> tuple[Locked | None, list
     if not pins[0]:
         return None, [_fail("lock", f"there is no lock of {target}", "Versions were compared with nothing.")]
     return Locked(target, {**pins[0], **pins[1]}, pins[2]), []
+
+
+def _requirements(root: Path, dists: tuple[Dist, ...], target: str | None, python: str) -> Iterator[Finding]:
+    """What packages ask of each other, but for what the target overrides."""
+    try:
+        asked = locking.asked_of(load(target))[0] if target else None
+    except UserError:
+        asked = None  # no such target any more, or no checkout: then nothing is declared
+    missed = unmet(dists, read_requires(root, dists), Interpreter("", python, "CPython", "", "").markers())
+    yield from judge_requires(missed, asked.overrides if asked else (), target)
 
 
 def _pins(path: Path, python: str) -> dict[str, Pin]:
