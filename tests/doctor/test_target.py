@@ -39,6 +39,7 @@ def test_an_unknown_target_is_refused_with_the_list():
         ("h800-torch2", A100, {"target-capability:info"}),
         ("rtx40", RTX4090, set()),
         ("rtx40", RTX5090, {"target-kernels:fail"}),
+        ("rtx50", RTX5090, set()),
         ("rtx50-torch2", RTX5090, set()),
         ("bevformer-2022", RTX4090, set()),
         ("bevformer-2022", H800, {"target-kernels:fail"}),
