@@ -4,12 +4,14 @@ Each has the marker `openmmlab`. Where there is no mmcv they cannot even be impo
 """
 
 import importlib.util
+import sys
 import types
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "model")]  # the helpers of these tests, such as mm_case
 HAS_MMCV = importlib.util.find_spec("mmcv") is not None
 
 
