@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bevrepro.core.errors import ConfigError, MachineError
+from bevrepro.core.paths import model_dir
 from bevrepro.env.layout import CUDA
 from bevrepro.env.receipt import Receipt
 
@@ -18,7 +19,8 @@ SHELL = "/bin/sh"
 def variables(receipt: Receipt, build: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a program in the environment sees: its programs first, its own and the target's variables.
 
-    PYTHONPATH stays: upstream's commands need it. PYTHONHOME and the user's own packages do not.
+    PYTHONPATH stays, as upstream's commands need it, and the model plane comes last on it, so that
+    `python -m bevformer.selftest` runs. PYTHONHOME and the user's own packages do not stay.
     """
     env = {key: value for key, value in base.items() if key not in ("PYTHONHOME", "CONDA_PREFIX")}
     env.update(receipt.environment)
@@ -30,6 +32,8 @@ def variables(receipt: Receipt, build: Path, base: Mapping[str, str] = os.enviro
     env["PATH"] = os.pathsep.join([*programs, *others, *_own(others)])
     env.update(VIRTUAL_ENV=str(build), PYTHONNOUSERSITE="1", BEVREPRO_PYTHON=str(build / "bin/python"))
     env["BEVREPRO_ENV"] = receipt.target
+    places = [part for part in base.get("PYTHONPATH", "").split(os.pathsep) if part]
+    env["PYTHONPATH"] = os.pathsep.join([*places, str(model_dir())])
     return env
 
 

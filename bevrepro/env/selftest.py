@@ -16,8 +16,18 @@ from bevrepro.core import proc
 from bevrepro.core.errors import ChildError
 from bevrepro.core.paths import model_dir
 
-WITHOUT_TORCH = ("devkit",)
-NAMES = ("torch", "bundled-operators", "devkit", "openmmlab-imports", "mmcv-operators")
+WITHOUT_TORCH = ("versions", "devkit")
+NAMES = (
+    "versions",
+    "torch",
+    "bundled-operators",
+    "devkit",
+    "openmmlab-imports",
+    "mmcv-compiled",
+    "mmcv-operators",
+    "mmcv-parity",
+    "training",
+)
 HINTS = {
     "SIGILL": "The CPU lacks an instruction that a library was built for: bevrepro doctor",
     "SIGSEGV": "A library crashed, most often one that was built for another version of torch or NumPy.",

@@ -4,20 +4,18 @@ B batch, C and O channels, K taps, M maps, Q queries, H heads, L levels, P point
 """
 
 import math
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from . import mm
 from .ops.deform_attn import deform_attn
 from .ops.modulated_conv import modulated_deform_conv
-from .selftest import Wrong
+from .selftest_told import Wrong
 
 LOOSE = 2e-4  # float32 sums in another order; a wrong layout is off by 0.1 and more
 TIGHT = 1e-9  # float64
-SHAPES = ((4, 5), (2, 3))
-KEPT = [0, 2]
+Operator = Callable[..., Tensor]
 
 
 def check_torch() -> str:
@@ -40,75 +38,105 @@ def check_torch() -> str:
 
 def check_bundled_operators() -> str:
     """Our deformable attention and DCNv2 against plain loops, on the CPU in float64."""
-    attention = _compare_attention(deform_attn, torch.float64, "cpu", TIGHT)
-    conv = _compare_conv(modulated_deform_conv, torch.float64, "cpu", TIGHT)
-    return "largest difference: deformable attention %.1e, DCNv2 %.1e" % (attention, conv)
+    attention = compare_attention(deform_attn, _attention_in_loops, torch.float64, "cpu", TIGHT)
+    conv = compare_conv(modulated_deform_conv, _conv_in_loops, torch.float64, "cpu", TIGHT)
+    return "largest difference: deformable attention %.1e, DCNv2 %.1e" % (max(attention), max(conv))
 
 
-def check_mmcv_operators() -> str:
-    """mmcv's operators against the bundled ones, on the GPU where torch has one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    attention = mm.ms_deform_attn(device)
+class Apart(NamedTuple):
+    """Largest differences, against the largest number there where that is above 1."""
 
-    def run(value: Tensor, shapes: Sequence[Tuple[int, int]], *rest: Tensor) -> Tensor:
-        reference, offsets, logits = rest
-        M, Q, H, L, P, _ = offsets.shape
-        sizes = torch.tensor(shapes, device=value.device)
-        per_cell = 1 / sizes.flip(1).to(value.dtype)
-        locations = reference[:, :, None, None] + offsets * per_cell[None, None, None, :, None]
-        weights = logits.flatten(3).softmax(-1).view(M, Q, H, L, P)
-        return attention(value.view(M, value.shape[1], H, -1), sizes, locations.contiguous(), weights)
-
-    first = _compare_attention(run, torch.float32, device, LOOSE, bundled=True)
-    conv = mm.modulated_deform_conv2d()
-    second = _compare_conv(conv, torch.float32, device, LOOSE, bundled=True)
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1.0, 0, 10, 10], [20.0, 0, 30, 10]], device=device)
-    kept = mm.nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5).tolist()
-    if kept != KEPT:
-        raise Wrong("nms keeps %s instead of %s" % (kept, KEPT))
-    return "%s: largest difference: deformable attention %.1e, DCNv2 %.1e" % (device, first, second)
+    forward: float
+    gradients: float
 
 
-def _compare_attention(
-    operator: Callable[..., Tensor], dtype: torch.dtype, device: str, limit: float, bundled: bool = False
-) -> float:
-    M, Q, H, L, P, D = 1, 3, 2, len(SHAPES), 2, 4
-    cells = sum(h * w for h, w in SHAPES)
+class AttentionSize(NamedTuple):
+    maps: int = 1
+    queries: int = 3
+    heads: int = 2
+    points: int = 2
+    depth: int = 4
+    shapes: Tuple[Tuple[int, int], ...] = ((4, 5), (2, 3))
+
+
+class ConvSize(NamedTuple):
+    """Of input and output; the taps are 3 x 3."""
+
+    batch: int = 1
+    channels: int = 3
+    height: int = 5
+    width: int = 4
+    out: int = 2
+    stride: int = 1
+    dilation: int = 1
+
+
+SMALL_ATTENTION, SMALL_CONV = AttentionSize(), ConvSize()
+
+
+def compare_attention(
+    ours: Operator,
+    theirs: Operator,
+    dtype: torch.dtype,
+    device: str,
+    limit: float,
+    size: AttentionSize = SMALL_ATTENTION,
+) -> Apart:
+    """Two operators as `ops.deform_attn`, forward and backward.  Raises as `_agree`."""
+    M, Q, H, P, D, shapes = size
+    L = len(shapes)
     generator = torch.Generator().manual_seed(1)
-    value = torch.randn(M, cells, H * D, generator=generator)
+    value = torch.randn(M, sum(h * w for h, w in shapes), H * D, generator=generator)
     reference = torch.rand(M, Q, 1, 2, generator=generator)
     offsets = 1.5 * torch.randn(M, Q, H, L, P, 2, generator=generator)
     logits = torch.randn(M, Q, H, L, P, generator=generator)
     inputs = [each.to(device, dtype).requires_grad_() for each in (value, reference, offsets, logits)]
-    plain = deform_attn if bundled else _attention_in_loops
-    ours, theirs = (run(inputs[0], SHAPES, *inputs[1:]) for run in (operator, plain))
-    return _agree("deformable attention", ours, theirs, inputs, limit)
+    out, right = (run(inputs[0], shapes, *inputs[1:]) for run in (ours, theirs))
+    return _agree("deformable attention", out, right, inputs, limit)
 
 
-def _compare_conv(
-    operator: Callable[..., Tensor], dtype: torch.dtype, device: str, limit: float, bundled: bool = False
-) -> float:
+def compare_conv(
+    ours: Operator,
+    theirs: Operator,
+    dtype: torch.dtype,
+    device: str,
+    limit: float,
+    size: ConvSize = SMALL_CONV,
+) -> Apart:
+    """Two operators as `ops.modulated_conv`, forward and backward.  Raises as `_agree`."""
+    B, C, H, W, out, stride, dilation = size
+    h, w = ((n - 1) // stride + 1 for n in (H, W))
     generator = torch.Generator().manual_seed(2)
-    shapes = ((1, 3, 5, 4), (1, 18, 5, 4), (1, 9, 5, 4), (2, 3, 3, 3))
+    shapes = ((B, C, H, W), (B, 18, h, w), (B, 9, h, w), (out, C, 3, 3))
     x, offset, mask, weight = (torch.randn(shape, generator=generator) for shape in shapes)
     tensors = (x, 1.5 * offset, mask.sigmoid(), weight)
     inputs = [each.to(device, dtype).requires_grad_() for each in tensors]
-    plain = modulated_deform_conv if bundled else _conv_in_loops
-    ours, theirs = (run(*inputs, 1, 1, 1) for run in (operator, plain))
-    return _agree("DCNv2", ours, theirs, inputs, limit)
+    found, right = (run(*inputs, stride, dilation, dilation) for run in (ours, theirs))
+    return _agree("DCNv2", found, right, inputs, limit)
 
 
-def _agree(what: str, ours: Tensor, theirs: Tensor, inputs: Sequence[Tensor], limit: float) -> float:
-    """The largest difference of the results and of all gradients; Wrong above the limit or for NaN."""
+def _agree(what: str, ours: Tensor, theirs: Tensor, inputs: Sequence[Tensor], limit: float) -> Apart:
+    """Of the results and of all gradients.  Wrong above the limit, for NaN, for other inputs' gradients."""
+    if ours.shape != theirs.shape:
+        raise Wrong("%s gives %s instead of %s" % (what, tuple(ours.shape), tuple(theirs.shape)))
     generator = torch.Generator().manual_seed(3)
     slope = torch.randn(ours.shape, generator=generator).to(ours)
-    pairs = [(ours, theirs)]
     grads = [torch.autograd.grad(out, list(inputs), slope, allow_unused=True) for out in (ours, theirs)]
-    pairs += [pair for pair in zip(*grads) if None not in pair]
-    worst = max(float((a - b).detach().abs().max()) for a, b in pairs)
-    if not worst <= limit:
-        raise Wrong("%s is off by %.3g, more than %.0e" % (what, worst, limit))
-    return worst
+    if [each is None for each in grads[0]] != [each is None for each in grads[1]]:
+        raise Wrong("%s has gradients for other inputs than it should" % what)
+    pairs = [(a, b) for a, b in zip(*grads) if a is not None and b is not None]
+    found = Apart(_apart(ours, theirs), max(_apart(a, b) for a, b in pairs))
+    if not all(each <= limit for each in found):
+        raise Wrong(
+            "%s in %s is off by %.3g, its gradients by %.3g: more than %.0e"
+            % (what, str(ours.dtype).replace("torch.", ""), found.forward, found.gradients, limit)
+        )
+    return found
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    a, b = a.detach(), b.detach()
+    return float((a - b).abs().max()) / max(1.0, float(b.abs().max()))
 
 
 def _at(plane_CHW: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bevrepro.core.errors import ConfigError, MachineError
+from bevrepro.core.paths import model_dir
 from bevrepro.env import interpreter, run, selftest
 from bevrepro.env.selftest import SelfTestFailed
 from tests.env.build_world import PYTHON
@@ -48,7 +49,8 @@ def test_a_program_inside_sees_the_environment_first(tmp_path):
     base = {"PATH": "/usr/bin", "PYTHONHOME": "/x", "PYTHONPATH": "./", "PS1": "> "}
     env = run.variables(TOLD, tmp_path, base)
     assert env["PATH"].split(":")[:2] == [str(tmp_path / "bin"), "/usr/bin"] and env["Ä"] == "ü"
-    assert "PYTHONHOME" not in env and env["PYTHONPATH"] == "./" and env["PYTHONNOUSERSITE"] == "1"
+    assert "PYTHONHOME" not in env and env["PYTHONNOUSERSITE"] == "1"
+    assert env["PYTHONPATH"].split(":") == ["./", str(model_dir())]  # the user's first
     assert env["BEVREPRO_PYTHON"] == str(tmp_path / "bin/python") and "CUDA_HOME" not in env
     assert run.shell(TOLD, {**env, "SHELL": "/bin/bash"})[1]["PS1"] == "(cpu) > "
 
