@@ -8,10 +8,10 @@ ARGS ?=
 FORMATTED := bevrepro model tests envs docker
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-ops test-container lint format docs lock lock-check gpu-check clean
+.PHONY: help venv demo test test-slow test-ops test-openmmlab test-container lint format docs lock lock-check gpu-check clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  Pass more words with ARGS, e.g. make test ARGS="-k mount"; another interpreter with PY=python3.12.'
 
 venv:  ## Make .venv, or reuse it when it is up to date
@@ -31,6 +31,10 @@ test-slow: venv  ## Run the slow tests: a demo that has to learn, the real keyfr
 test-ops: venv  ## Test the operators in an environment with Triton, .venv-ops (minutes, no GPU needed)
 	@$(VENV)/bevrepro env build --target cpu-triton --prefix .venv-ops > /dev/null
 	@.venv-ops/bin/python -m pytest -m "not gpu" -n logical --maxprocesses 4 --dist loadfile $(if $(ARGS),$(ARGS),tests/model/ops)
+
+# CI takes one of the two: make test-openmmlab ARGS="--target cpu-openmmlab-torch2"
+test-openmmlab: venv  ## Build the CPU targets with mmcv and mmdet3d 1.x, test inside them (45 minutes, 10 GB)
+	@$(VENV)/python tests/openmmlab/tier.py $(ARGS)
 
 lint: venv  ## Check style (ruff) and types (mypy)
 	$(VENV)/ruff check .
@@ -58,6 +62,6 @@ lock-check: venv  ## Say whether the locks still match the targets (ARGS=--resol
 gpu-check:  ## Check the numbers and measure on a GPU, in nine minutes (PY: a Python with torch and Triton)
 	@PYTHONPATH=model$${PYTHONPATH:+:$$PYTHONPATH} $(PY) -m bevformer.gpu_check $(ARGS)
 
-clean:  ## Remove .venv and .venv-ops, caches and built files (results in demo_out and work_dirs stay)
-	rm -rf .venv .venv-ops .venv-ops.builds build dist .pytest_cache .mypy_cache .ruff_cache
+clean:  ## Remove .venv, .venv-ops and .openmmlab, caches and built files (results in demo_out and work_dirs stay)
+	rm -rf .venv .venv-ops .venv-ops.builds .openmmlab build dist .pytest_cache .mypy_cache .ruff_cache
 	find bevrepro model tests envs -name __pycache__ -type d -prune -exec rm -rf {} +
