@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .atomic import write_whole
+from .box_convention import NEW, note_on, trained_with
 from .checkpoint_digest import check_digests, digests
 from .checkpoint_read import read_file
 from .config import Config
@@ -189,6 +190,8 @@ def notes_on(path: str, meta: Mapping[str, Any], config: Config) -> List[str]:
             "Beside it lies %s: a moving average usually scores higher; the plain weights are used."
             % os.path.basename(stem + "_ema" + ending)
         )
+    if trained_with(meta) == NEW:
+        notes.append(str(note_on(meta)))
     if _is_of_2022(meta) and not config.encoder.shift_current_reference:
         notes.append(
             "The file is from 2022. Weights trained before upstream's commit 66b65f3 had the current frame's"

@@ -5,20 +5,18 @@ Those of mmdet3d are bottom-centred; below 1.0 legacy too, from 1.0 on x, y, z, 
 """
 
 import math
-from typing import Any
+from typing import Any, List, Mapping, Optional, Sequence
 
 import torch
 from torch import Tensor
 
+from ..box_convention import LEGACY, NEW, convention_of, of_sizes
 from ..errors import ConfigError
 
-LEGACY, NEW = "0.17", "1.0"  # as `data.infos_boxes` names the conventions
+__all__ = ["LEGACY", "NEW", "convention_of", "from_mmdet3d", "of_results", "swapped", "to_mmdet3d"]
+
+SURE = 0.3  # score of a box that says something about sizes
 _SWAPPED = [0, 1, 2, 4, 3, 5, 6, 7, 8]
-
-
-def convention_of(mmdet3d_version: str) -> str:
-    """The convention of that mmdet3d's boxes; its 1.0 is new from the first pre-release on."""
-    return NEW if int(mmdet3d_version.split(".")[0]) >= 1 else LEGACY
 
 
 def swapped(boxes_K9: Tensor) -> Tensor:
@@ -45,3 +43,15 @@ def from_mmdet3d(boxes: Any, convention: str) -> Tensor:
         )
     ours = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], 1)
     return swapped(ours) if convention == NEW else ours
+
+
+def of_results(results: Sequence[Mapping[str, Any]], car: int = 0) -> Optional[str]:
+    """The convention of detections as mmdet3d's tools save them; None where their cars do not tell."""
+    first: List[float] = []
+    second: List[float] = []
+    for found in results:
+        boxes = found["boxes_3d"].tensor
+        cars = boxes[(found["labels_3d"] == car) & (found["scores_3d"] > SURE)]
+        first += cars[:, 3].tolist()
+        second += cars[:, 4].tolist()
+    return of_sizes(first, second)

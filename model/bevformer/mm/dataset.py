@@ -22,8 +22,7 @@ from ..errors import ConfigError
 from ..results import ResultsWriter, format_sample
 from ..talk import Talk
 from ..types import CAMERAS, CLASSES, Detections
-from .boxes import NEW, convention_of, from_mmdet3d
-from .conversion import of_results
+from .boxes import NEW, convention_of, from_mmdet3d, of_results
 from .names import check_pipeline
 
 BOXES = convention_of(mmdet3d.__version__)

@@ -18,13 +18,13 @@ from mmdet3d.models.detectors import Base3DDetector
 from torch import Tensor
 
 from .. import detector
+from ..box_convention import LEGACY, convention_of, note_on, of_checkpoint, reordered, trained_with
 from ..checkpoint import load_checkpoint, load_weights
 from ..errors import ConfigError
 from ..init_weights import InitReport, initialise
 from ..types import Detections, Frame, VideoMemory
-from .boxes import LEGACY, convention_of, to_mmdet3d
+from .boxes import to_mmdet3d
 from .config import read_model
-from .conversion import of_checkpoint, reordered
 from .frames import meta_of, samples_of
 
 BOXES = convention_of(mmdet3d.__version__)
@@ -137,13 +137,13 @@ def _refuse(others: Dict[str, Any], what: str) -> None:
 def load(model: BEVFormer, path: str, boxes: Optional[str] = None) -> Dict[str, Any]:
     """Every weight of a checkpoint of upstream's or of ours; returns its meta, and says what it assumed.
 
-    boxes: the convention that it learned, where it is not what `conversion.of_checkpoint` says.
+    boxes: the convention that it learned, where it is not what `box_convention.of_checkpoint` says.
     """
     content = load_checkpoint(path)
-    learned, notes = of_checkpoint(content["meta"], boxes)
-    state = content["state_dict"]
+    learned, state = of_checkpoint(content["meta"], boxes), content["state_dict"]
     load_weights(model, state if learned == LEGACY else reordered(state), path)
-    for note in notes:
-        warnings.warn("%s: %s" % (path, note), stacklevel=2)
     meta: Dict[str, Any] = content["meta"]
+    seen = trained_with(meta)
+    if boxes is None and seen and not seen == BOXES == LEGACY:
+        warnings.warn("%s: %s" % (path, note_on(meta)), stacklevel=2)
     return meta

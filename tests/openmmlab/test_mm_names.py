@@ -1,0 +1,102 @@
+"""Names in registries: those of upstream are there, and what is wrong with one is a sentence."""
+
+import mmdet3d.datasets
+import mmdet3d.models
+import pytest
+from mmcv.utils import ConfigDict
+from mmdet.core.bbox.builder import BBOX_ASSIGNERS, BBOX_CODERS
+from mmdet.core.bbox.match_costs.builder import MATCH_COST
+from mmdet.datasets.builder import DATASETS, PIPELINES
+from mmdet.models.builder import DETECTORS, HEADS
+
+import mm_case
+from bevformer.errors import ConfigError
+from bevformer.mm import register
+from bevformer.mm.detector import BEVFormer
+from bevformer.mm.names import check
+
+
+@pytest.fixture
+def tree(tmp_path, synth):
+    return mm_case.parsed(tmp_path, synth)
+
+
+@pytest.mark.parametrize(
+    "registry, names",
+    [
+        (DETECTORS, "BEVFormer BEVFormer_fp16"),
+        (HEADS, "BEVFormerHead"),
+        (DATASETS, "CustomNuScenesDataset"),
+        (
+            PIPELINES,
+            "PhotoMetricDistortionMultiViewImage NormalizeMultiviewImage RandomScaleImageMultiViewImage"
+            " PadMultiViewImage CustomCollect3D",
+        ),
+        (BBOX_ASSIGNERS, "HungarianAssigner3D"),
+        (BBOX_CODERS, "NMSFreeCoder"),
+        (MATCH_COST, "BBox3DL1Cost"),
+    ],
+)
+def test_upstreams_names_are_registered(registry, names):
+    for name in names.split():
+        assert name in registry and registry.get(name).__module__.startswith("bevformer.mm.")
+
+
+def test_a_name_that_nobody_knows_is_a_sentence_with_what_is_close():
+    for build, key, near in (
+        (mmdet3d.models.build_model, "BEVFormr", "BEVFormer"),
+        (mmdet3d.datasets.build_dataset, "CustomNuScenseDataset", "CustomNuScenesDataset"),
+    ):
+        with pytest.raises(ConfigError, match="there is no type '%s'(.|\n)*Close to it: %s" % (key, near)):
+            build(ConfigDict(type=key))
+
+
+def test_a_part_of_the_head_is_named_as_one():
+    with pytest.raises(ConfigError, match="PerceptionTransformer is not built alone"):
+        mmdet3d.models.build_head(ConfigDict(type="PerceptionTransformer"))
+
+
+@pytest.mark.parametrize(
+    "place, value, said",
+    [
+        ("model.type", "BEVFormr", "model.type: there is no type 'BEVFormr'"),
+        ("model.img_neck.type", "FPM", "model.img_neck.type = 'FPM' cannot be honoured"),
+        ("data.train.type", "Nuscenes", "data.train.type: there is no type"),
+        ("optimizer.type", "AdamWW", "optimizer.type: there is no type 'AdamWW'"),
+        ("runner.type", "EpochRunner", "runner.type: there is no type"),
+        ("data.train.pipeline.6.type", "RandomScaleImage", "data.train.pipeline.6.type: there is no"),
+        ("data.test.pipeline.2.transforms.1.type", "Pad3", "data.test.pipeline.2.transforms.1.type: there"),
+    ],
+)
+def test_a_whole_configuration_is_checked_with_places(tree, place, value, said):
+    check(tree)
+    node, keys = tree, place.split(".")
+    for key in keys[:-1]:
+        node = node[int(key) if key.isdigit() else key]
+    node[keys[-1]] = value
+    with pytest.raises(ConfigError, match=said):
+        check(tree)
+
+
+def test_a_step_that_nobody_knows_is_named_by_the_data_set(tree):
+    tree.data.train.pipeline[1].type = "PhotoMetricDistorsionMultiViewImage"
+    said = "pipeline.1.type(.|\n)*Close to it: PhotoMetricDistortionMultiViewImage"
+    with pytest.raises(ConfigError, match=said):
+        mmdet3d.datasets.build_dataset(tree.data.train)
+
+
+def test_a_second_plugin_is_refused_by_name_in_either_order():
+    class Other:
+        """Stands for upstream's own plugin."""
+
+    with pytest.raises(ConfigError, match="BEVFormer is registered twice: by bevformer.mm.detector"):
+        DETECTORS.register_module(name="BEVFormer", module=Other)
+    DETECTORS.register_module(name="BEVFormer", module=Other, force=True)
+    try:
+        with pytest.raises(ConfigError, match="already registered: BEVFormer by"):
+            register.register()
+        assert DETECTORS.get("BEVFormer") is Other
+    finally:
+        register.register(force=True)
+    assert DETECTORS.get("BEVFormer") is BEVFormer
+    register.register()
