@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import detector
 from ..box_convention import LEGACY, convention_of, note_on, of_checkpoint, reordered, trained_with
 from ..checkpoint import load_checkpoint, load_weights
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..init_weights import InitReport, initialise
 from ..types import Detections, Frame, VideoMemory
 from .boxes import to_mmdet3d
@@ -54,13 +54,15 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
     def init_weights(self) -> List[InitReport]:
         """Loads what `pretrained` or init_cfg name; all else was drawn when the model was built.
 
-        Raises CheckpointError for a file of another network.
+        Raises CheckpointError for a file that is missing or of another network.
         """
         done = []
         for source in filter(None, (self.start.backbone, self.start.whole)):
             if os.path.exists(source):
                 done.append(initialise(self, source))
                 continue
+            if "://" not in source:
+                raise CheckpointError("no weights at %s" % source, "The configuration starts from them.")
             with tempfile.TemporaryDirectory() as folder:  # torchvision:// and the like
                 path = os.path.join(folder, "weights.pth")
                 torch.save(CheckpointLoader.load_checkpoint(source, map_location="cpu"), path)
