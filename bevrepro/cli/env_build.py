@@ -44,6 +44,10 @@ Channel = Annotated[
 Rebuild = Annotated[
     bool, Option("--rebuild", help="Build it again; the old one works until the new one does.")
 ]
+Operators = Annotated[
+    list[str] | None,
+    Option("--operators", metavar="NAME", help="Compile only these of mmcv's operators; may be repeated."),
+]
 Wait = Annotated[bool, Option("--wait", help="Wait for another build of the same environment.")]
 INSIDE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -66,6 +70,7 @@ def build(
     offline: Offline = None,
     conda: Conda = False,
     conda_channel: Channel = None,
+    operators: Operators = None,
     rebuild: Rebuild = False,
     wait: Wait = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would be done.")] = False,
@@ -84,9 +89,10 @@ def build(
         raise BadParameter("--conda-channel goes with --conda, and --python does not")
     from bevrepro.env import bundled, index
     from bevrepro.env.evidence import named
-    from bevrepro.env.target import load
+    from bevrepro.env.target import load, with_operators
 
     wanted = load(target or "cpu")
+    reduced = with_operators(wanted, operators) if operators else wanted
     if conda:
         from bevrepro.cli.env_conda import python_by_conda
 
@@ -97,7 +103,7 @@ def build(
     with bundled.opened(offline, wanted) as folder:
         own = index.configured().also(index_url, find_links or [])
         source = bundled.index_of(folder) if folder else own
-        plan = _plan(wanted, prefix, bundled.pythons(offline, wanted), python, source, rebuild, folder)
+        plan = _plan(reduced, prefix, bundled.pythons(offline, wanted), python, source, rebuild, folder)
         if dry_run:
             _print_plan(plan, as_json)
             return

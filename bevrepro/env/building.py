@@ -49,6 +49,8 @@ def install_requirements(job: Job) -> None:
 
 def build(job: Job, pin: Pin) -> None:
     """The wheel of one sdist, in the cache afterwards."""
+    if chosen := _chosen(job, pin):
+        job.note(f"Of {pin.name}'s operators only these were compiled: {', '.join(chosen)}.")
     kept = _kept(job, pin)
     if _sound(kept) is not None and not job.afresh:
         job.said[pin.name] = "compiled before"
@@ -185,17 +187,21 @@ def _source(job: Job, pin: Pin, archive: Path) -> Path:
     folder = job.work / f"{pin.name}-{pin.version}"
     ready = folder / ".bevrepro-ready"
     sets = [each for each in job.plan.patches if each.stage == "source" and each.package == pin.name]
-    chosen = job.plan.target.build.operators if pin.name.startswith("mmcv") else ()
+    chosen = _chosen(job, pin)
     mark = json.dumps([archive.name, [patchset.digest(each) for each in sets], chosen])
     if job.afresh or (ready.read_text() if ready.is_file() else "") != mark:
         source = sdists.unpack(archive, folder)
         for each in sets:
             patching.apply(each, source)
         if chosen:
-            left_out = operators.leave_out(source, chosen)
-            job.note(f"{pin.name} was compiled without {len(left_out)} of its operators, as the target says.")
+            operators.leave_out(source, chosen)
         ready.write_text(mark)
     return next(each for each in folder.iterdir() if each.is_dir())
+
+
+def _chosen(job: Job, pin: Pin) -> tuple[str, ...]:
+    """The operators that are compiled; empty: all there are."""
+    return job.plan.target.build.operators if pin.name.startswith("mmcv") else ()
 
 
 def _backend(source: Path) -> tuple[str, list[str]]:

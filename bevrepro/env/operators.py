@@ -53,7 +53,7 @@ def leave_out(source: Path, wanted: Iterable[str]) -> tuple[str, ...]:
         raise ConfigError(
             f"mmcv has no operator {name!r}" + (f"; is {near[0]!r} meant?" if near else ""),
             f"It has: {', '.join(sorted(known))}",
-            "Correct `operators` in the target.",
+            "Correct --operators, or `operators` in the target.",
         )
     for path in (path for paths in files.values() for path in paths):
         if operator_of(path) not in keep | ALWAYS:

@@ -5,8 +5,8 @@ is refused, so that a slip of the pen is not an environment with a part missing.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -196,6 +196,15 @@ def read(path: Path) -> Target:
         raise ConfigError(
             f"{path}: {_slip(error)}", "docs/environments.md lists what a target file holds."
         ) from error
+
+
+def with_operators(target: Target, names: Sequence[str]) -> Target:
+    """The target with only these of mmcv's operators compiled. ConfigError where it compiles none at all."""
+    if not any(each.startswith("mmcv") for each in target.build.sdists):
+        raise ConfigError(
+            f"the target {target.name} compiles no operators of mmcv", "--operators chooses among them."
+        )
+    return replace(target, build=replace(target.build, operators=tuple(sorted(set(names)))))
 
 
 def _slip(error: Exception) -> str:

@@ -114,6 +114,13 @@ def test_a_key_that_is_missing_is_named(tmp_path):
         target.read(path)
 
 
+def test_a_part_of_the_operators_is_another_environment_and_needs_mmcv():
+    reduced = target.with_operators(target.load("a100"), ["nms", "focal_loss", "nms"])
+    assert reduced.build.operators == ("focal_loss", "nms") and reduced.name == "a100"
+    with pytest.raises(ConfigError, match="cpu compiles no operators"):
+        target.with_operators(target.load("cpu"), ["nms"])
+
+
 def made(*levels, kind="nvidia"):
     found = target.load("a100" if kind == "nvidia" else "cpu")
     rows = [target.Evidence(level, f"2026-0{day}-01", "x", "y") for day, level in enumerate(levels, 1)]
