@@ -1,4 +1,7 @@
-"""Mixed precision: bf16, or fp16 with a loss scale.  The weights, the optimiser and the losses stay fp32.
+"""Precision: fp32, mixed with bf16 or (with a loss scale) fp16, or all in fp64.
+
+Mixed, the weights, the optimiser and the losses stay fp32.  fp64 is for comparing: what machines and versions
+round differently is then far below what a mistake does.
 
 fp16 follows mmcv's Fp16OptimizerHook: a recipe with a fixed scale keeps it, others start high, halve it after
 an overflow and double it after 2000 steps without one.  A step that overflowed leaves the weights alone.
@@ -15,7 +18,7 @@ from .config import ScheduleConfig
 from .errors import ConfigError
 from .matching import Diverged
 
-KINDS = ("off", "bf16", "fp16")
+KINDS = ("off", "bf16", "fp16", "fp64")
 FIRST_SCALE = 2.0**16  # torch.cuda.amp.GradScaler's
 GROW_AFTER = 2000
 OVERFLOWS_IN_A_ROW = 50
@@ -23,19 +26,23 @@ OVERFLOWS_IN_A_ROW = 50
 
 @dataclass(frozen=True)
 class Precision:
-    """kind: fp32, bf16 or fp16; fixed_scale: the recipe's loss scale, None for one that adapts."""
+    """kind: fp32, bf16, fp16 or fp64; fixed_scale: the recipe's loss scale, None for one that adapts."""
 
     kind: str = "fp32"
     fixed_scale: Optional[float] = None
 
     @property
     def dtype(self) -> Optional[torch.dtype]:
-        """What autocast computes in; None for fp32."""
+        """What autocast computes in; None without it."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.kind)
+
+    def prepared(self, model: nn.Module) -> nn.Module:
+        """The model with its weights in double precision, where that is asked for."""
+        return model.double() if self.kind == "fp64" else model
 
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
-        """Nothing at all for fp32."""
+        """Nothing at all for fp32 and fp64."""
         dtype = self.dtype
         if dtype is None:
             yield
@@ -65,6 +72,12 @@ def choose_precision(asked: Optional[str], schedule: ScheduleConfig, device: tor
     kind = asked or ("fp16" if schedule.fp16_loss_scale and device.type == "cuda" else "off")
     if kind == "off":
         return FULL
+    if kind == "fp64" and device.type != "cpu":
+        raise ConfigError(
+            "--amp fp64 on a GPU",
+            "The kernels of the attentions compute in float32 there.",
+            "Give --gpus 0: it is for comparing numbers, not for speed.",
+        )
     if kind == "fp16" and device.type != "cuda":
         raise ConfigError(
             "--amp fp16 on the CPU", "It has no fast fp16, and no gain from it.", "Give --amp bf16, or none."

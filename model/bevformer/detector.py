@@ -54,7 +54,8 @@ class BEVFormer(nn.Module):
         return Extractor(self.img_backbone, self.img_neck, self.config.ops)
 
     def _stack(self, frames: Sequence[Frame]) -> Tuple[Tensor, List[FrameMeta]]:
-        return stacked(frames, self.device, self._finishing), [frame.meta for frame in frames]
+        images = stacked(frames, self.device, self._finishing).to(self.pts_bbox_head.code_weights.dtype)
+        return images, [frame.meta for frame in frames]
 
     def forward(
         self,

@@ -59,7 +59,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="where several processes cut the video: scene gives the numbers of one process",
     )
     parser.add_argument("--limit", type=int, help="run only the first N frames")
-    parser.add_argument("--amp", choices=KINDS, help="mixed precision (default: off)")
+    parser.add_argument("--amp", choices=KINDS, help="mixed precision, or fp64 (default: off)")
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error("--limit has to be at least 1")
@@ -234,6 +234,7 @@ def load_model(
     from .detector import build_model
 
     model = build_model(config)
+    precision.prepared(model)
     meta = load_checkpoint(checkpoint, model)["meta"]
     check_finite(model.state_dict(), checkpoint)
     for note in notes_on(checkpoint, meta, config) if talk else ():

@@ -5,13 +5,14 @@ Source of every formula: facts bevformer.md, "BEV features".
 """
 
 import math
-from typing import Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .codes import at_least_float32
 from .ops.visible import Visibility, gather_visible
 from .transfer import send, tensor_on
 from .types import FrameMeta
@@ -27,34 +28,40 @@ def reference_2d(bev_h: int, bev_w: int, device: torch.device, dtype: torch.dtyp
 
 
 def pillar_points(
-    bev_h: int, bev_w: int, heights: int, pc_range_m: Sequence[float], device: torch.device
+    bev_h: int,
+    bev_w: int,
+    heights: int,
+    pc_range_m: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(Q, Z, 3) points in lidar metres, float32: every cell centre at every height of its pillar."""
+    """(Q, Z, 3) points in lidar metres: every cell centre at every height of its pillar."""
     depth_m = pc_range_m[5] - pc_range_m[2]
-    z = torch.linspace(0.5, depth_m - 0.5, heights, device=device) / depth_m
-    xy = reference_2d(bev_h, bev_w, device, torch.float32)
+    z = torch.linspace(0.5, depth_m - 0.5, heights, dtype=dtype, device=device) / depth_m
+    xy = reference_2d(bev_h, bev_w, device, dtype)
     unit = torch.cat(
         [xy.unsqueeze(1).expand(-1, heights, -1), z.view(1, heights, 1).expand(len(xy), -1, -1)], -1
     )
-    low = tensor_on(pc_range_m[:3], device)
-    high = tensor_on(pc_range_m[3:], device)
+    low = tensor_on(pc_range_m[:3], device, dtype)
+    high = tensor_on(pc_range_m[3:], device, dtype)
     return unit * (high - low) + low
 
 
 def project(points_QZ3: Tensor, metas: Sequence[FrameMeta]) -> Tuple[Tensor, Tensor]:
     """(B, N, Q, Z, 2) in [0, 1] of the padded image, and (B, N, Q, Z) whether the camera sees the point.
 
-    Always float32 and without a matrix product, so that TF32 or autocast cannot touch it.  Width and
+    At least float32 and without a matrix product, so that TF32 or autocast cannot touch it.  Width and
     height are the *padded* ones of the first camera (kept quirk).
     """
-    matrices = torch.from_numpy(np.stack([meta.lidar2img_N44 for meta in metas]).astype(np.float32))
+    kind = at_least_float32(points_QZ3).dtype
+    matrices = torch.from_numpy(np.stack([meta.lidar2img_N44 for meta in metas])).to(kind)
     matrices = send(matrices, points_QZ3.device)[:, :, None, None]  # (B, N, 1, 1, 4, 4)
-    points = torch.cat([points_QZ3.float(), torch.ones_like(points_QZ3[..., :1])], -1)
+    points = torch.cat([points_QZ3.to(kind), torch.ones_like(points_QZ3[..., :1])], -1)
     x, y, depth = ((matrices[..., row, :] * points).sum(-1) for row in range(3))
     safe = depth.clamp(min=_MIN_DEPTH_M)
-    sizes = tensor_on(
-        [[meta.img_shape_hw[1], meta.img_shape_hw[0]] for meta in metas], points.device, torch.float32
-    )[:, None, None, None]
+    sizes = tensor_on([[meta.img_shape_hw[1], meta.img_shape_hw[0]] for meta in metas], points.device, kind)[
+        :, None, None, None
+    ]
     uv = torch.stack([x / safe, y / safe], -1) / sizes
     inside = (uv > 0).all(-1) & (uv < 1).all(-1)
     return uv, inside & (depth > _MIN_DEPTH_M)
@@ -87,22 +94,20 @@ def rotate_bev(
 ) -> Tensor:
     """History turned by `angle_deg`, counter-clockwise with row 0 on top; nearest cell, outside is zero.
 
-    As torchvision's rotate(..., center=[100, 100]) computes it, to the bit.  Upstream's centre is fixed,
-    also on the 50x50 and 150x150 grids (kept quirk); None is the grid's own centre.
+    As torchvision's rotate(..., center=[100, 100]) computes it, to the bit, in float32 at least.  Upstream's
+    centre is fixed, also on the 50x50 and 150x150 grids (kept quirk); None is the grid's own centre.
     """
     cx, cy = (0.0, 0.0) if center_xy is None else (center_xy[0] - bev_w * 0.5, center_xy[1] - bev_h * 0.5)
+    kind: Any = {"device": bev_QC.device, "dtype": at_least_float32(bev_QC).dtype}
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
     theta = tensor_on(
         [[cos, -sin, cx - cos * cx + sin * cy], [sin, cos, cy - sin * cx - cos * cy]],
-        bev_QC.device,
-        torch.float32,
+        **kind,
     )
-    base = torch.ones(bev_h, bev_w, 3, device=bev_QC.device)
-    base[..., 0] = torch.linspace(-bev_w * 0.5 + 0.5, bev_w * 0.5 - 0.5, bev_w, device=bev_QC.device)
-    base[..., 1] = torch.linspace(
-        -bev_h * 0.5 + 0.5, bev_h * 0.5 - 0.5, bev_h, device=bev_QC.device
-    ).unsqueeze(1)
-    scale = tensor_on([0.5 * bev_w, 0.5 * bev_h], bev_QC.device)
+    base = torch.ones(bev_h, bev_w, 3, **kind)
+    base[..., 0] = torch.linspace(-bev_w * 0.5 + 0.5, bev_w * 0.5 - 0.5, bev_w, **kind)
+    base[..., 1] = torch.linspace(-bev_h * 0.5 + 0.5, bev_h * 0.5 - 0.5, bev_h, **kind).unsqueeze(1)
+    scale = tensor_on([0.5 * bev_w, 0.5 * bev_h], **kind)
     grid = (base.view(1, -1, 3) @ (theta.t() / scale).unsqueeze(0)).view(1, bev_h, bev_w, 2)
     plane = bev_QC.view(bev_h, bev_w, -1).permute(2, 0, 1).unsqueeze(0)
     turned = F.grid_sample(

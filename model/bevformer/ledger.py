@@ -107,4 +107,20 @@ def _of_precision(recipe_scale: float, precision: Precision, device: torch.devic
     asked = "the CPU has no fast fp16" if recipe == "fp16" and device.type == "cpu" else "--amp asks for it"
     if precision.kind == "fp16":
         asked += "; the loss scale adapts, since the recipe has none"
-    return [ledger_entry("%s instead of %s" % (precision.kind, recipe), STATISTICS, asked)]
+    effect = ROUNDING if (precision.kind, recipe) == ("fp64", "fp32") else STATISTICS
+    return [ledger_entry("%s instead of %s" % (precision.kind, recipe), effect, asked)]
+
+
+def of_environments(sessions: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+    """An entry where a run went on with another torch.  sessions: of run.json."""
+    told: List[str] = []
+    for session in sessions:
+        torch_then = (session.get("versions") or {}).get("torch")
+        target = (session.get("environment") or {}).get("target")
+        text = "torch %s%s" % (torch_then, " (%s)" % target if target else "")
+        if torch_then and text.split(" (")[0] not in [each.split(" (")[0] for each in told[-1:]]:
+            told.append(text)
+    if len(told) < 2:
+        return []
+    why = "%s: each adds up in its own order" % ", then ".join(told)
+    return [ledger_entry("went on in another environment", ROUNDING, why)]

@@ -43,7 +43,8 @@ def targets_of(
 ) -> List[List[Target]]:
     """Per layer and sample, on the device of `codes` and in its kind of number.  truths: best on the host."""
     truths = [GroundTruth(truth.boxes_G9.cpu(), truth.labels_G.cpu()) for truth in truths]
-    wanted_B = [encode_boxes(truth.boxes_G9) for truth in truths]
+    kinds_B = [torch.promote_types(truth.boxes_G9.dtype, codes.dtype) for truth in truths]
+    wanted_B = [encode_boxes(truth.boxes_G9.to(kind)) for truth, kind in zip(truths, kinds_B)]
     # A row with any non-finite number (unknown velocity) loses its whole L1 row, but the box stays
     # matched, supervised in class and counted (kept from upstream).
     finite_B = [torch.isfinite(wanted).all(-1).numpy() for wanted in wanted_B]

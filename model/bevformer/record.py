@@ -17,7 +17,7 @@ from .atomic import write_atomically
 from .config import Config, to_dict
 from .extractor import levers_record
 from .frames import frames_digest
-from .ledger import fidelity_ledger
+from .ledger import fidelity_ledger, of_environments
 from .loop import Outcome
 from .operators import not_repeatable, operators_record
 from .provenance import code_record, environment_record, numerics, package_digest
@@ -165,6 +165,7 @@ class RunKeeper:
         resumes = bool(job.first_step or options.resume)
         self._earlier = (read_record(self.path) if resumes else None) or {}
         earlier = list(self._earlier.get("sessions") or [])
+        self.ledger += of_environments(earlier + [self._session])
         if _known_diff(self._session["code"], earlier):
             self._session["code"] = _without_diff(self._session["code"])
         self._record = _about(config, options, job, init)

@@ -268,7 +268,7 @@ def _run_ranks(
         require_repeatable_kernels()
     importlib.import_module("scipy.optimize")  # now: where memory is full, no library can be loaded
     seed_weights(seed)
-    model = build(config).to(device)
+    model = precision.prepared(build(config)).to(device)
     tell_operators(model, device.type, talk)
     init = _load_weights(model, resumed, options, talk)
     memory = memory_of(model, rungs, options, config, device, talk)

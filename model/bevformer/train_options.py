@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, help="processes that read images (default: 4 with a GPU, else 0)"
     )
-    parser.add_argument("--amp", nargs="?", const="fp16", choices=KINDS, help="mixed precision")
+    parser.add_argument("--amp", nargs="?", const="fp16", choices=KINDS, help="mixed precision, or fp64")
     parser.add_argument("--profile", action="store_true", help="trace a few steps into the work folder")
     parser.add_argument(
         "--rank-timeout", type=float, metavar="SECONDS", help="how long processes wait for each other"

@@ -34,9 +34,17 @@ class TrainLog(NoLog):
     """
 
     def __init__(
-        self, work_dir: str, every: int, total: int, steps_per_epoch: int, by_epoch: bool, first_step: int = 0
+        self,
+        work_dir: str,
+        every: int,
+        total: int,
+        steps_per_epoch: int,
+        by_epoch: bool,
+        first_step: int = 0,
+        digits: int = 6,
     ) -> None:
-        self.every, self.total = every, total
+        """digits: of the JSON file, after the point."""
+        self.every, self.total, self.digits = every, total, digits
         self.steps_per_epoch, self.by_epoch = steps_per_epoch, by_epoch
         self.path = _fresh_path(work_dir)
         self._text = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
@@ -74,7 +82,7 @@ class TrainLog(NoLog):
             "lr": lr,
         }
         line.update({} if memory is None else {"memory": memory})
-        line.update((key, round(value, 6)) for key, value in mean.items())
+        line.update((key, round(value, self.digits)) for key, value in mean.items())
         self._json.write(json.dumps(line) + "\n")
         self._json.flush()
         self.say(self._sentence(epoch, place, step, lr, mean, memory))

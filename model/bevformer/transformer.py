@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import geometry
 from .attention import BEVCrossAttention, History, SpatialCrossAttention, TemporalSelfAttention
+from .codes import at_least_float32
 from .config import Config
 from .decoder import Decoder
 from .encoder import Encoder
@@ -75,7 +76,14 @@ class PerceptionTransformer(nn.Module):
         query = bev_query_QC + self.can_bus_mlp(can_bus)[:, None]
         # The number of visible queries decides shapes: the CPU counts, so that it need not wait for a device.
         host = torch.device("cpu")
-        points = geometry.pillar_points(grid.bev_h, grid.bev_w, grid.num_points_in_pillar, pc_range, host)
+        points = geometry.pillar_points(
+            grid.bev_h,
+            grid.bev_w,
+            grid.num_points_in_pillar,
+            pc_range,
+            host,
+            at_least_float32(bev_query_QC).dtype,
+        )
         reference = geometry.reference_2d(grid.bev_h, grid.bev_w, query.device, query.dtype)
         visible = geometry.visibility(points, metas).to(query.device)
         history = self._history(prev_bev_BQC, query, metas)

@@ -26,6 +26,7 @@ ENDED = {Interrupted: "interrupted", Diverged: "diverged", OutOfMemory: "out of 
 WRITTEN = "The checkpoints that were written before are whole."
 AGAIN = "Make room there, then give the same command with --resume auto."
 LOG_EVERY = {True: 50, False: 10}  # steps, by epoch (as upstream) or not
+COMPARED = {"every": 1, "digits": 12}  # a run in fp64 is there to be compared, step by step
 
 
 def train_into(
@@ -87,8 +88,15 @@ def _lead(
     validator: Optional[Validator],
 ) -> Dict[str, Any]:
     order, by_epoch = job.order, saver.by_epoch
-    every = LOG_EVERY[by_epoch]
-    log = TrainLog(options.work_dir, every, job.total, order.steps_per_epoch, by_epoch, job.first_step)
+    how = COMPARED if job.scale.precision.kind == "fp64" else {"every": LOG_EVERY[by_epoch]}
+    log = TrainLog(
+        options.work_dir,
+        total=job.total,
+        steps_per_epoch=order.steps_per_epoch,
+        by_epoch=by_epoch,
+        first_step=job.first_step,
+        **how,
+    )
     scribe = _Scribe(job, keeper, log, talk, validator)
     job.memory.tell = scribe.fell_back
     try:

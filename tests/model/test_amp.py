@@ -12,15 +12,17 @@ import torch
 from test_train import SHORT, play
 from torch import nn
 
-from bevformer import amp, train
+from bevformer import amp, geometry, train
 from bevformer.amp import FULL, LossScale, Precision, choose_precision
 from bevformer.checkpoint import load_checkpoint
 from bevformer.config import preset
 from bevformer.detector import build_model
 from bevformer.errors import ConfigError
-from bevformer.matching import Diverged
+from bevformer.losses import targets_of
+from bevformer.matching import Diverged, Match
 from bevformer.runstate import Options
 from bevformer.talk import Talk
+from bevformer.types import GroundTruth
 
 TINY_FP16 = preset("bevformer_tiny_fp16").schedule
 needs_bf16 = pytest.mark.skipif(not amp.bf16_works_on_cpu(), reason="this torch has no whole bf16 on a CPU")
@@ -43,6 +45,39 @@ def test_a_recipe_in_fp16_trains_in_it_where_there_is_a_gpu():
 def test_fp16_on_the_cpu_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--amp fp16 on the CPU"):
         play(tmp_path, amp="fp16")
+
+
+def test_fp64_is_double_from_the_images_to_the_weights(tmp_path):
+    data = small_frames.SmallFrames()  # images and boxes in float32
+    options = Options(str(tmp_path), seed=4, emulate_gpus=1, amp="fp64")
+    first = train.run(small_frames.config(2), data, options, Talk(False))
+    weights = load_checkpoint(first["checkpoint"])["state_dict"]
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float64}
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert [(each["what"], each["effect"]) for each in record["ledger"]] == [
+        ("fp64 instead of fp32", "equal up to rounding")
+    ]
+    (log,) = tmp_path.glob("*.log.json")
+    lines = [json.loads(text) for text in log.read_text().splitlines()[1:]]
+    assert [line["step"] for line in lines] == [1, 2]  # every step, and more digits than float32 has
+    assert lines[-1]["loss"] == pytest.approx(first["losses"]["loss"], rel=1e-11)
+    assert lines[-1]["loss"] != pytest.approx(float(np.float32(lines[-1]["loss"])), rel=1e-12)
+
+
+def test_fp64_is_for_the_processor():
+    with pytest.raises(ConfigError, match="--amp fp64 on a GPU"):
+        choose_precision("fp64", SHORT.schedule, GPU)
+
+
+def test_geometry_and_targets_are_as_exact_as_the_weights():
+    points = geometry.pillar_points(3, 3, 2, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), CPU, torch.float64)
+    assert float(points[0, 0, 0]) == pytest.approx(-51.2 + 102.4 / 6, rel=1e-15)
+    turned = geometry.rotate_bev(torch.arange(4.0, dtype=torch.float64).view(4, 1), 90.0, 2, 2, None)
+    assert turned.dtype == torch.float64
+    truth = GroundTruth(torch.tensor([[1.0, 2, 3, 1.7, 4, 1.5, 0.3, 0, 0]]), torch.tensor([0]))
+    matches = [[Match(np.array([0]), np.array([0]))]]
+    (((wanted,),),) = [[[each.wanted_FD for each in row] for row in targets_of(matches, [truth], points)]]
+    assert float(wanted[0, 2]) == math.log(float(np.float32(1.7)))
 
 
 @needs_bf16
