@@ -51,7 +51,7 @@ def build(job: Job, pin: Pin) -> None:
     """The wheel of one sdist, in the cache afterwards."""
     if chosen := _chosen(job, pin):
         job.note(f"Of {pin.name}'s operators only these were compiled: {', '.join(chosen)}.")
-    kept = _kept(job, pin)
+    kept = kept_folder(job, pin)
     if _sound(kept) is not None and not job.afresh:
         job.said[pin.name] = "compiled before"
         return
@@ -84,11 +84,13 @@ def build(job: Job, pin: Pin) -> None:
 def install_built(job: Job) -> None:
     """Every wheel that was built, from the cache into the environment."""
     for pin in job.plan.sdists:
-        if _sound(_kept(job, pin)) is None:
+        if _sound(kept_folder(job, pin)) is None:
             build(job, pin)  # lost or changed since its own step
-        wheel = _sound(_kept(job, pin))
+        wheel = _sound(kept_folder(job, pin))
         if wheel is None:
-            raise ChildError(f"the wheel of {pin.name} is gone from {_kept(job, pin)}", do="Run it again.")
+            raise ChildError(
+                f"the wheel of {pin.name} is gone from {kept_folder(job, pin)}", do="Run it again."
+            )
         kept = Index(no_index=True, find_links=(str(wheel.parent),))
         # By name and not by path: a path would be written into the environment. Two builds of one name
         # and version differ, so uv's cache is left out.
@@ -214,7 +216,7 @@ def _backend(source: Path) -> tuple[str, list[str]]:
     return str(told.get("build-backend", LEGACY)), [str(path) for path in told.get("backend-path", ())]
 
 
-def _kept(job: Job, pin: Pin) -> Path:
+def kept_folder(job: Job, pin: Pin) -> Path:
     """The cache's folder for the wheel: its name is a digest of everything that decides about it."""
     plan = job.plan
     inputs: dict[str, Any] = {

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bevrepro.core.errors import DataError, MachineError
-from bevrepro.env import _cxx_child, building, sdists
+from bevrepro.env import _cxx_child, building, sdists, target
 from bevrepro.env.index import Index
 from bevrepro.env.lockfile import Pin
 from bevrepro.env.tree import sha256_of
@@ -73,6 +74,47 @@ def test_a_header_that_does_not_compile_changes_nothing(tmp_path):
     assert len(list(tmp_path.glob("*.failed"))) == 1
     path.write_text("not C++\n")
     assert compile_with(tmp_path, path, "vector").returncode != 0
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """What flags and the wheel's key are made from; its compiler says what version.txt holds."""
+    compiler = tmp_path / "c++"
+    compiler.write_text(f"#!/bin/sh\ncat {tmp_path}/version.txt\n")
+    compiler.chmod(0o755)
+    (tmp_path / "version.txt").write_text("c++ 12.2.0\n")
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("BEVREPRO_CACHE", str(tmp_path / "cache"))
+    plan = SimpleNamespace(
+        target=target.load("cpu-openmmlab-torch2"),
+        index=Index(no_index=True),
+        build=tmp_path / "build",
+        patches=(),
+        interpreter=SimpleNamespace(version="3.11.7", platform="linux-x86_64", base="/usr"),
+        locks=SimpleNamespace(build={}, pins={}),
+        unhashed=(),
+    )
+    return SimpleNamespace(plan=plan, work=tmp_path / "work")
+
+
+def test_what_is_compiled_is_optimised_whatever_setuptools_makes_of_the_flags(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("CFLAGS", "-O1")
+    env = building.build_environment(job, tmp_path)
+    assert (
+        env["CXXFLAGS"].startswith("-O3 ") and env["CFLAGS"].split().index("-O1") > 0
+    )  # the last one counts
+    assert "-g0" in env["CFLAGS"] and building.build_environment(job, None)["CFLAGS"] == "-O1"
+
+
+def test_another_compiler_or_other_operators_make_another_wheel(job, tmp_path):
+    pin = Pin("mmcv-full", "1.7.2", None, ("0" * 64,))
+    names = [building.kept_folder(job, pin).name]
+    assert building.kept_folder(job, pin).name == names[0]
+    (tmp_path / "version.txt").write_text("c++ 13.1.0\n")
+    names.append(building.kept_folder(job, pin).name)
+    job.plan.target = target.with_operators(job.plan.target, ["nms"])
+    names.append(building.kept_folder(job, pin).name)
+    assert len(set(names)) == 3
 
 
 def pin_of(path, *hashes):
