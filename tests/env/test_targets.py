@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import envs_dir, patches_dir
 from bevrepro.env import evidence, selftest, target
+from bevrepro.env.lockfile import read_lock
 
 NAMED_IN_ISSUE_5 = {
     "cpu", "cpu-openmmlab", "a100", "a100-torch2", "h800", "h800-torch2", "rtx30", "rtx40", "rtx50-torch2",
@@ -70,6 +71,14 @@ def test_sdists_that_import_torch_are_built_last_and_told_about(name):
     assert found.build.sdists[-2:] == ("mmcv-full", "mmdet3d")
     assert {row.name for row in found.lock.metadata} == {"mmcv-full", "mmdet3d"}
     assert found.build.environment["FORCE_CUDA"] == ("0" if found.hardware.kind == "cpu" else "1")
+
+
+def test_rtx50_has_the_pins_that_were_built_and_run_on_a_cpu():
+    locks = envs_dir() / "locks"
+    gpu, cpu = (read_lock(locks / f"{name}.txt").pins for name in ("rtx50", "cpu-openmmlab-torch2"))
+    theirs = {pin.name: pin.version for pin in gpu}
+    assert {pin.name: theirs.get(pin.name) for pin in cpu} == {pin.name: pin.version for pin in cpu}
+    assert target.load("rtx50").patches == target.load("cpu-openmmlab-torch2").patches
 
 
 def test_an_unknown_name_gets_the_nearest_one():
