@@ -74,10 +74,10 @@ def train(
     config, device = override(preset("bevformer_micro"), settings), torch.device(device_type)
     job = _training(config, data_root, infos, device)
     operators = operators_record(job.model, device_type)
-    loader = open_loader(job.dataset, job.order, ALONE, range(STEPS), 0, device)
+    loader = open_loader(job.dataset, job.order, ALONE, range(job.total), 0, device)
     rows: List[Dict[str, Any]] = []
     try:
-        for step in range(STEPS):
+        for step in range(job.total):
             set_lr(job.optimizer, lr_factor(config.schedule, step, job.order.steps_per_epoch))
             terms = train_step(job, loader, step, time.monotonic)
             rows.append({"step": step + 1, "loss": terms["loss"], "grad_norm": terms["grad_norm"]})
@@ -97,4 +97,6 @@ def _training(config: Config, data_root: str, infos: str, device: torch.device) 
     model = build_model(config).to(device).train()
     scale = LossScale(choose_precision("off", config.schedule, device))
     optimizer = build_optimizer(model, config.schedule, config.ops.adamw)
-    return Training(model, optimizer, dataset, order, config.schedule, 0, STEPS, scale, device=device)
+    return Training(
+        model, optimizer, dataset, order, config.schedule, 0, config.schedule.max_steps, scale, device=device
+    )

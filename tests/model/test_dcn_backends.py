@@ -85,3 +85,29 @@ def test_nothing_installed_means_ours(monkeypatch):
 def test_the_check_runs_with_gradients_disabled_too():
     with torch.no_grad():
         assert dcn_backends.disagreement(modulated_deform_conv, "cpu") == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_mmcvs_gets_rows_in_float32_or_more_as_it_looks_at_no_strides(monkeypatch, dtype):
+    def picky(x, offset, mask, weight, *rest):
+        assert all(
+            each.is_contiguous() and each.dtype != torch.bfloat16 for each in (x, offset, mask, weight)
+        )
+        return mmcv_like(x, offset, mask, weight, *rest)
+
+    monkeypatch.setitem(sys.modules, "mmcv.ops", types.ModuleType("mmcv.ops"))
+    pretend(monkeypatch, "mmcv", "mmcv.ops.modulated_deform_conv", modulated_deform_conv2d=picky)
+    operator = dcn_backends.choose("mmcv", "cpu")[1]
+    shapes = ((2, 4, 6, 5), (2, 18, 6, 5), (2, 9, 6, 5))
+    maps = [torch.rand(shape).to(dtype, memory_format=torch.channels_last) for shape in shapes]
+    assert operator(*maps, torch.rand(3, 4, 3, 3).to(dtype), 1, 1, 1).dtype == dtype
+
+
+def test_an_operator_that_overlooks_strides_is_passed_over(monkeypatch):
+    def blind(x, offset, weight, bias, stride, padding, dilation, mask):
+        rows = [each.as_strided(each.shape, torch.empty(each.shape).stride()) for each in (x, offset, mask)]
+        return modulated_deform_conv(*rows, weight, stride, padding, dilation)
+
+    pretend(monkeypatch, "torchvision", "torchvision.ops", deform_conv2d=blind)
+    with pytest.raises(ConfigError, match="other numbers"):
+        dcn_backends.choose("torchvision", "cpu")

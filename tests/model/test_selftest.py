@@ -102,11 +102,9 @@ def test_what_is_absent_fails_where_it_was_asked_for(few, monkeypatch, capsys):
     assert "target cpu-openmmlab" in capsys.readouterr().out
 
 
-def test_training_goes_through_the_real_steps(synth, monkeypatch):
-    monkeypatch.setattr(selftest_train, "STEPS", 2)
-    rows, ran = selftest_train.train(
-        synth.root, synth.infos, "cpu", ["schedule.max_steps=2", "ops.attention=reference"]
-    )
+def test_training_goes_through_the_real_steps(synth):
+    settings = ["schedule.max_steps=2", "ops.attention=reference"]
+    rows, ran = selftest_train.train(synth.root, synth.infos, "cpu", settings)
     assert [row["step"] for row in rows] == [1, 2] and all(math.isfinite(row["loss"]) for row in rows)
     assert "bevformer_micro on cpu, attention by reference" in ran
 

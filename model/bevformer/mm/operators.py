@@ -3,18 +3,25 @@
 import importlib
 from typing import Any, Callable, Dict
 
+import torch
 from torch import Tensor
 
 
 def modulated_deform_conv2d() -> Callable[..., Tensor]:
-    """mmcv's DCNv2 in our argument order.  Raises what importing mmcv.ops raises."""
+    """mmcv's DCNv2 in our argument order.  Raises what importing mmcv.ops raises.
+
+    It reads its inputs as if they lay row by row, whatever their strides say: channels-last maps gave other
+    numbers without a word.  It knows no bf16, and positions in halves would be half pixels: so in float32.
+    """
     conv: Any = importlib.import_module("mmcv.ops.modulated_deform_conv").modulated_deform_conv2d
 
     def run(
         x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, stride: int, pad: int, dil: int
     ) -> Tensor:
-        out: Tensor = conv(x, offset, mask, weight, None, stride, pad, dil, 1, 1)
-        return out
+        kind = torch.promote_types(x.dtype, torch.float32)
+        rows = [each.to(kind).contiguous() for each in (x, offset, mask, weight)]
+        out: Tensor = conv(*rows, None, stride, pad, dil, 1, 1)
+        return out.to(x.dtype)
 
     return run
 

@@ -54,7 +54,8 @@ def corners(
     moved = offset_B2Khw.to(exact).permute(0, 2, 3, 1).reshape(B, h, w, K, 2)
     size = int(K**0.5)
     tap = torch.arange(K, device=moved.device)
-    row = torch.arange(h, device=moved.device).view(h, 1, 1) * stride - padding + tap // size * dilation
+    tap_row = torch.div(tap, size, rounding_mode="floor")  # torch 1.10 warns of //
+    row = torch.arange(h, device=moved.device).view(h, 1, 1) * stride - padding + tap_row * dilation
     column = torch.arange(w, device=moved.device).view(w, 1) * stride - padding + tap % size * dilation
     y, x = moved[..., 0] + row, moved[..., 1] + column
     top, left = y.floor(), x.floor()
