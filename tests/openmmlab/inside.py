@@ -61,8 +61,8 @@ def main(argv: "list[str]") -> None:
     folder = tools(python, ".".join(receipt.python["version"].split(".")[:2]))
     paths = [str(folder / "first"), str(model_dir()), env.get("PYTHONPATH")]
     env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    # Its cache of test results would be another one than .venv's.
-    options = ["-m", "openmmlab", "-p", "no:cacheprovider"]
+    # No cache of results, which would mix with .venv's, and no warnings about other people's old code.
+    options = ["-m", "openmmlab", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning"]
     os.execve(python, [str(python), "-c", BOOT, str(folder / "last"), *options, *words], env)
 
 
