@@ -1,5 +1,6 @@
 """`bevrepro patch ...`: patch sets, on an environment of ours or on a tree of the user's."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ from typer import Argument, Exit, Option, Typer
 from bevrepro.cli.calls import print_json
 
 if TYPE_CHECKING:
+    from bevrepro.env.patch_check import Check
     from bevrepro.env.patching import Applied
     from bevrepro.env.patchset import Patch, PatchSet
 
@@ -113,6 +115,36 @@ def verify_command(name: Set, tree: Tree, only: Only = None, as_json: Json = Fal
         print(f"{name}: {'every patch is applied' if ok else 'not as it should be'} in {tree}")
     if not ok:
         raise Exit(1)
+
+
+@patch.command("check")
+def check_command(
+    tree: Annotated[Path, Argument(metavar="TREE", help="A checkout, an sdist or site-packages.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a tree is: the set for it, how far each file has come, and which lines differ."""
+    from bevrepro.env import patch_check
+
+    found = patch_check.check(tree)
+    ok = all(each.fits for each in found.checks)
+    if as_json:
+        checks = [{**asdict(each), "fits": each.fits} for each in found.checks]
+        print_json({"tree": str(tree), "commit": found.commit, "ok": ok, "sets": checks})
+    else:
+        print(f"{tree}: {f'git checkout at {found.commit}' if found.commit else 'no git checkout'}")
+        for each in found.checks:
+            _print_check(each, tree)
+    if not ok:
+        raise Exit(1)
+
+
+def _print_check(found: "Check", tree: Path) -> None:
+    fits = "fits" if found.fits else "does not fit"
+    print(f"{found.set} {fits}: {len(found.applied)} of {found.patches} patches are applied")
+    for each in found.files:
+        print(f"  {each.path}: {each.said.removeprefix(each.path).lstrip(', ')}")
+    if found.fits and len(found.applied) < found.patches:
+        print(f"next: bevrepro patch apply {found.set} --tree {tree}")
 
 
 def _words(only: list[str] | None) -> tuple[str, ...] | None:

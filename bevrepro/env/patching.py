@@ -4,6 +4,7 @@ How far each file has come is read from its hash, so an interrupted run needs no
 revert finishes it. CRLF files stay CRLF. What the tree is, `patchset.PatchSet.stage` says.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bevrepro.env.patch_tree import Content, Write, locked, read_file, sweep, wr
 from bevrepro.env.patchset import Link, PatchSet
 
 APPLIED, ABSENT, HALF, FOREIGN = "applied", "absent", "half", "foreign"
+SHOWN = 5  # files that a refusal names; `patch check` names all
 Chains = Mapping[str, tuple[Link, ...]]
 
 
@@ -83,7 +85,12 @@ def state(patch_set: PatchSet, tree: Path) -> dict[str, str]:
 def inspect(patch_set: PatchSet, tree: Path) -> dict[str, Standing]:
     """How far every file of the set has come. ConfigError where the tree holds none of them."""
     root = _root(patch_set, tree)
-    return {path: _standing(root, path, links) for path, links in patch_set.chains.items()}
+    return {path: _standing(patch_set, root, path) for path in patch_set.chains}
+
+
+def is_commit(version: str) -> bool:
+    """Whether a set is for a commit, and not for a release."""
+    return re.fullmatch(r"[0-9a-f]{7,40}", version) is not None
 
 
 def patched_files(patch_set: PatchSet) -> dict[str, str]:
@@ -100,7 +107,7 @@ def _move(
         path: links for path, links in patch_set.chains.items() if any(each.patch in chosen for each in links)
     }
     with locked(root):
-        standings = {path: _standing(root, path, links) for path, links in chains.items()}
+        standings = {path: _standing(patch_set, root, path) for path in chains}
         _refuse_unknown(patch_set, standings, edited)
         moves = ((links, standings[path]) for path, links in chains.items())
         writes = [write for move in moves if (write := _write(*move, chosen, forward)) is not None]
@@ -132,13 +139,16 @@ def _root(patch_set: PatchSet, tree: Path) -> Path:
     )
 
 
-def _standing(root: Path, path: str, links: tuple[Link, ...]) -> Standing:
-    content = read_file(root, path)
+def _standing(patch_set: PatchSet, root: Path, path: str) -> Standing:
+    links, content = patch_set.chains[path], read_file(root, path)
     if content is None:
         return Standing(path, None, False, f"{path} is missing", None)
     hashes = [links[0].change.before, *(link.change.after for link in links)]
     if content.sha256 in hashes:
         return Standing(path, hashes.index(content.sha256), False, "", content)
+    if commits := patch_set.commits(path, content.sha256):
+        reason = f"{path} is the one of {' and '.join(commits)}, not of {patch_set.version}"
+        return Standing(path, None, False, reason, content)
     fitting = [position for position in range(len(hashes)) if _fits(content.text, links, position)]
     if len(fitting) == 1:
         return Standing(path, fitting[0], True, f"{path} has changes of its own", content)
@@ -180,9 +190,9 @@ def _refuse_unknown(patch_set: PatchSet, standings: Mapping[str, Standing], edit
     unknown = [each for each in standings.values() if each.position is None]
     changed = [each for each in standings.values() if each.edited and each.position is not None]
     if unknown:
-        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        more = f"; and {len(unknown) - SHOWN} files more" if len(unknown) > SHOWN else ""
         raise ConfigError(
-            f"{patch_set.name} does not fit: {unknown[0].reason}{more}",
+            f"{patch_set.name} does not fit: {'; '.join(each.reason for each in unknown[:SHOWN])}{more}",
             f"Nothing was written. The set is for {patch_set.tree}: {patch_set.origin}.",
             _advice(patch_set, standings),
         )
@@ -196,11 +206,27 @@ def _refuse_unknown(patch_set: PatchSet, standings: Mapping[str, Standing], edit
 
 def _advice(patch_set: PatchSet, standings: Mapping[str, Standing]) -> str:
     """An installed package lacks setup.py and sources: name the patches that need only what is there."""
-    unknown = {path for path, each in standings.items() if each.position is None}
-    fitting = [patch for patch in patch_set.patches if not unknown & {each.path for each in patch.changes}]
-    if not fitting or any(standings[path].content is not None for path in unknown):
-        return "Give the tree of that very version, without changes of your own in these files."
-    return f"To apply what fits: {' '.join(f'--only {patch.file[:4]}' for patch in fitting)}"
+    fitting = " ".join(f"--only {file[:4]}" for file in _fitting(patch_set, standings))
+    if fitting and all(each.content is None for each in standings.values() if each.position is None):
+        return f"To apply what fits: {fitting}"
+    version = "Give the tree of that very version, without changes of your own in these files"
+    if is_commit(patch_set.version):
+        made = f"git worktree add ../{patch_set.name} {patch_set.version}"
+        version = f"{version} (in a git checkout, {made} makes one)"
+    return f"{version}; or apply what fits: {fitting}" if fitting else f"{version}."
+
+
+def _fitting(patch_set: PatchSet, standings: Mapping[str, Standing]) -> tuple[str, ...]:
+    """The patches whose files are all known, and that stand on no other one."""
+    paths = {patch.file: {each.path for each in patch.changes} for patch in patch_set.patches}
+    barred = {path for path, each in standings.items() if each.position is None}
+    fitting = []
+    for file, changed in paths.items():
+        if barred & changed:
+            barred |= changed
+        elif changed <= set(standings):
+            fitting.append(file)
+    return tuple(fitting)
 
 
 def _write(

@@ -34,6 +34,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a file is at another commit or release, so that it can be named; no patch fits it."""
+
+    commit: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Patch:
     """One patch. `when` it is needed, and its `effect` on results."""
 
@@ -69,6 +78,7 @@ class PatchSet:
     origin: str  # the archive or commit that the hashes were taken from
     checked: str
     patches: tuple[Patch, ...]
+    known: tuple[Known, ...]
     series_sha256: str
 
     @cached_property
@@ -85,6 +95,10 @@ class PatchSet:
         links = self.chains.get(path, ())
         hashes = [link.change.after for link in links]
         return tuple(link.patch for link in links[: hashes.index(sha256) + 1]) if sha256 in hashes else ()
+
+    def commits(self, path: str, sha256: str) -> tuple[str, ...]:
+        """The other commits at which that file is this one, as far as the series knows."""
+        return tuple(each.commit for each in self.known if (each.path, each.sha256) == (path, sha256))
 
     def choose(self, only: tuple[str, ...] | None) -> tuple[Patch, ...]:
         """The patches named (0001, 1, or the file's name), all for None. ConfigError for any other name."""
@@ -134,6 +148,7 @@ def read(folder: Path) -> PatchSet:
     try:
         series = (folder / SERIES).read_bytes()
         table = tomllib.loads(series.decode("utf-8"))
+        known = tuple(_known(row) for row in table.pop("known", ()))
         _exactly(table, {"package", "version", "stage", "tree", "origin", "checked", "patch"}, SERIES)
         patches = tuple(_patch(row, folder) for row in table["patch"])
         _check_files(folder, patches)
@@ -146,6 +161,7 @@ def read(folder: Path) -> PatchSet:
             origin=_text(table, "origin"),
             checked=_text(table, "checked"),
             patches=patches,
+            known=known,
             series_sha256=hashlib.sha256(series).hexdigest(),
         )
         if found.name != f"{found.package}-{found.version}":
@@ -195,9 +211,17 @@ def _patch(row: dict[str, Any], folder: Path) -> Patch:
 def _change(row: dict[str, Any], file: str) -> Change:
     _exactly(row, {"path", "before", "after"}, f"{file}: change")
     for key in ("before", "after"):
-        if len(_text(row, key)) != 64 or not set(row[key]) <= set("0123456789abcdef"):
-            raise ValueError(f"{file}: {row['path']}: {key} is no sha256")
+        _hash(row, key, f"{file}: {row['path']}")
     return Change(_text(row, "path"), row["before"], row["after"])
+
+
+def _known(row: dict[str, Any]) -> Known:
+    where = f"{SERIES}: known"
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no table")
+    _exactly(row, {"commit", "path", "sha256"}, where)
+    _hash(row, "sha256", where)
+    return Known(_text(row, "commit"), _text(row, "path"), row["sha256"])
 
 
 def _check_files(folder: Path, patches: tuple[Patch, ...]) -> None:
@@ -214,8 +238,11 @@ def _check_chains(patch_set: PatchSet) -> None:
         for one, following in zip(links, links[1:]):
             if one.change.after != following.change.before:
                 raise ValueError(f"{following.patch} does not start from what {one.patch} makes of {path}")
-        if len({links[0].change.before, *(link.change.after for link in links)}) <= len(links):
+        states = {links[0].change.before, *(link.change.after for link in links)}
+        if len(states) <= len(links) or any(patch_set.commits(path, state) for state in states):
             raise ValueError(f"two states of {path} have one sha256")
+    if strange := sorted({each.path for each in patch_set.known} - set(patch_set.chains)):
+        raise ValueError(f"{SERIES} knows {strange[0]}, which no patch changes")
 
 
 def _exactly(table: Mapping[str, Any], keys: set[str], where: str) -> None:
@@ -229,6 +256,11 @@ def _text(table: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{key} is empty or no text")
     return value
+
+
+def _hash(row: Mapping[str, Any], key: str, where: str) -> None:
+    if len(_text(row, key)) != 64 or not set(row[key]) <= set("0123456789abcdef"):
+        raise ValueError(f"{where}: {key} is no sha256")
 
 
 def _one_of(value: object, choices: tuple[str, ...], where: str) -> str:

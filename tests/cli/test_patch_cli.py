@@ -45,6 +45,22 @@ def test_verify_names_the_file_that_is_odd(given, capsys):
     assert main(["patch", "verify", *words, "--only", "3"]) == 0
 
 
+def test_check_says_what_a_tree_is_and_what_comes_next(given, capsys):
+    tree, words = given
+    assert main(["patch", "check", str(tree)]) == 0
+    out = capsys.readouterr().out
+    assert "pkg-1.0 fits: 0 of 3 patches are applied" in out and "next: bevrepro patch apply pkg-1.0" in out
+    main(["patch", "apply", *words])
+    (tree / "pkg/names.py").write_text("mine = 1\n")
+    capsys.readouterr()
+    assert main(["patch", "check", str(tree)]) == 1
+    out = capsys.readouterr().out
+    assert "does not fit" in out and "pkg/names.py: hunk 1, line 1: 'mine = 1' stands where" in out
+    assert main(["patch", "check", str(tree), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["sets"][0]
+    assert not found["fits"] and [each["known"] for each in found["files"]] == [True, False]
+
+
 def test_json_of_apply(given, capsys):
     tree, words = given
     assert main(["patch", "apply", *words, "--only", "1", "--json"]) == 0
