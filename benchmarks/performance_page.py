@@ -261,12 +261,27 @@ def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def scores_table(folder: Path, name: str) -> list[str]:
+    path = folder / name
+    document = load(path)
+    if document is None:
+        return not_yet("benchmarks/" + name, "python benchmarks/micro_levers.py FOLDER --out FILE")
+    rows = []
+    for each in document["rows"]:
+        words = " ".join(word for word in each["words"] if word != "--cfg-options")
+        cells = [f"{each['map']:.4f}", f"{each['nds']:.4f}", "yes" if each["inside"] else "**no**"]
+        rows.append([f"`{words}`", *cells])
+    bands = ["{:.3f} to {:.3f}".format(*document["band"][key]) for key in ("map", "nds")]
+    return grid(["options", "mAP", "NDS", "inside"], [["the band", *bands, ""], *rows])
+
+
 TABLES: dict[str, Callable[..., list[str]]] = {
     "ops": ops_table,
     "steps": steps_table,
     "loader": loader_table,
     "memory": memory_table,
     "levers": levers_table,
+    "scores": scores_table,
     "gpu": gpu_table,
 }
 

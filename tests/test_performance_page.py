@@ -45,11 +45,20 @@ def test_a_table_that_there_is_not_is_refused():
 
 
 @pytest.mark.parametrize(
-    "table", ["ops a.json", "steps a.json", "loader a.json", "memory a.json", "levers a.json", "gpu"]
+    "table",
+    ["ops a.json", "steps a.json", "loader a.json", "memory a.json", "levers a.json", "scores a.json", "gpu"],
 )
 def test_what_was_not_measured_says_how(table, tmp_path):
     text = page.written(f"<!-- table {table} -->\n<!-- end -->", tmp_path)
     assert "Not measured yet: `" in text
+
+
+def test_a_score_outside_of_the_band_is_told(tmp_path):
+    scored = {"words": ["--cfg-options", "ops.attention=cpp"], "map": 0.01, "nds": 0.2, "inside": False}
+    content = {"band": {"map": [0.02, 0.3], "nds": [0.1, 0.3]}, "rows": [scored]}
+    text = made(tmp_path, "m.json", content, "scores m.json")
+    assert "| the band | 0.020 to 0.300 | 0.100 to 0.300 |  |" in text
+    assert "| `ops.attention=cpp` | 0.0100 | 0.2000 | **no** |" in text
 
 
 def test_operators_show_times_memory_error_and_a_missed_goal(tmp_path):
