@@ -74,11 +74,14 @@ def main():
     args = parser.parse_args()
     recorded = json.loads(Path(__file__).with_name("micro_synth.json").read_text())
     data = prepare(args.folder)
-    rows = []
+    rows, session = [], {}
     for name in args.only:
-        rows.append(row(name, run(args.folder, name, data), recorded["band"]))
+        work = run(args.folder, name, data)
+        session = json.loads((work / "run.json").read_text())["sessions"][-1]
+        rows.append(row(name, work, recorded["band"]))
         print(json.dumps(rows[-1]), flush=True)
-    facts = {"band": recorded["band"], "rows": rows}
+    facts = {key: session.get(key) for key in ("started", "host", "versions")}
+    facts.update(band=recorded["band"], rows=rows)
     args.out.write_text(json.dumps(facts, indent=1) + "\n")
 
 
