@@ -2,11 +2,13 @@
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Context, Option
 
 if TYPE_CHECKING:
+    from bevrepro.drive.inside import Inside
     from bevrepro.drive.processes import Processes
 
 MORE = {"allow_extra_args": True}  # `--cfg-options a=1 b=2`, as people know it
@@ -19,6 +21,14 @@ Gpus = Annotated[int | None, Option("--gpus", min=0, help="0: the CPU. By defaul
 GpuIds = Annotated[
     str | None, Option("--gpu-ids", metavar="N...", help="Which GPUs, by number, instead of how many.")
 ]
+Target = Annotated[
+    str | None,
+    Option(
+        "--target",
+        metavar="NAME",
+        help="Run in the environment that `env build --target NAME` made. [default: bevrepro's own]",
+    ),
+]
 Launcher = Annotated[str, Option("--launcher", help="none or pytorch; others are refused.")]
 CfgOptions = Annotated[
     list[str] | None,
@@ -27,7 +37,9 @@ CfgOptions = Annotated[
 Json = Annotated[bool, Option("--json", help="Write the result as JSON to stdout.")]
 
 
-def run_verb(verb: str, argv: list[Any], processes: "Processes | None" = None) -> dict[str, Any]:
+def run_verb(
+    verb: str, argv: list[Any], processes: "Processes | None" = None, inside: "Inside | None" = None
+) -> dict[str, Any]:
     """A verb of the model plane with a progress bar; its result without the event's name."""
     from bevrepro.cli.progress import shown
     from bevrepro.drive.launch import run_model
@@ -35,7 +47,7 @@ def run_verb(verb: str, argv: list[Any], processes: "Processes | None" = None) -
 
     with shown(verb) as on_event:
         words = [str(part) for part in argv]
-        result = run_model(verb, words, on_event=on_event, processes=processes or ALONE)
+        result = run_model(verb, words, on_event=on_event, processes=processes or ALONE, inside=inside)
     return {key: value for key, value in result.items() if key != "event"}
 
 
@@ -55,6 +67,17 @@ def given(name: str, value: Any) -> list[Any]:
 
 def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2))
+
+
+def entered(target: str | None, gpus: int | None) -> "tuple[Inside | None, int | None]":
+    """The environment of --target, which is named on stderr, and what --gpus comes to in it."""
+    if target is None:
+        return None, gpus
+    from bevrepro.drive.inside import enter
+
+    inside = enter(target, gpus)
+    print(f"In {inside.title}", file=sys.stderr)
+    return inside, inside.gpus
 
 
 def picked(gpus: int | None, gpu_ids: str | None) -> int | None:

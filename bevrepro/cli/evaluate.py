@@ -13,8 +13,10 @@ from bevrepro.cli.calls import (
     Gpus,
     Json,
     Launcher,
+    Target,
     check_launcher,
     common,
+    entered,
     given,
     picked,
     print_json,
@@ -64,6 +66,7 @@ def evaluate(
     metric: Annotated[str, Option("--eval", metavar="bbox", help="What to evaluate; always bbox.")] = "bbox",
     gpus: Gpus = None,
     gpu_ids: GpuIds = None,
+    target: Target = None,
     processes: Annotated[
         int | None, Option("--processes", min=1, help="With --gpus 0: share the frames between so many.")
     ] = None,
@@ -78,7 +81,10 @@ def evaluate(
     ] = "scene",
     workers: Annotated[int | None, Option("--workers", min=0, help="Processes that load images.")] = None,
     amp: Annotated[
-        str | None, Option("--amp", metavar="bf16|fp16|off", help="Mixed precision. [default: off]")
+        str | None,
+        Option(
+            "--amp", metavar="bf16|fp16|fp64|off", help="Mixed precision, or all in float64. [default: off]"
+        ),
     ] = None,
     limit: Annotated[int | None, Option("--limit", min=1, help="Run only the first N frames.")] = None,
     cfg_options: CfgOptions = None,
@@ -98,10 +104,10 @@ def evaluate(
         raise BadParameter("--infos and CKPT (or --results FILE) are needed, except with --describe")
     if out is not None and out.suffix in (".pkl", ".pickle", ".json"):
         raise BadParameter(f"--out {out}: it names a folder; results_nusc.json and the metrics go into it")
-    if amp not in (None, "bf16", "fp16", "off"):
-        raise BadParameter(f"--amp {amp}: it is bf16, fp16 or off")
+    if amp not in (None, "bf16", "fp16", "fp64", "off"):
+        raise BadParameter(f"--amp {amp}: it is bf16, fp16, fp64 or off")
     check_launcher(launcher)
-    gpus = picked(gpus, gpu_ids)
+    inside, gpus = entered(target, picked(gpus, gpu_ids))
     argv: list[Any] = [config, *([] if checkpoint is None else [checkpoint]), *given("--results", results)]
     argv += [*data(data_root, infos), "--split", split, "--eval", metric]
     for name in subset or []:
@@ -109,7 +115,7 @@ def evaluate(
     argv += given("--out", out) + given("--workers", workers) + given("--limit", limit)
     argv += given("--amp", amp)
     argv += common(gpus, cfg_options, context) + ["--format-only"] * format_only
-    result = run_verb("eval", [*argv, "--cut", cut], of_run(gpus, processes, 1, None))
+    result = run_verb("eval", [*argv, "--cut", cut], of_run(gpus, processes, 1, None), inside)
     if as_json:
         print_json(result)
         return

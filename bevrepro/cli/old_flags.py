@@ -13,7 +13,7 @@ from bevrepro.core.errors import ConfigError
 SAME = {"--auto-resume": ["--resume", "auto"], "--gpu-id": ["--gpu-ids"]}
 OLDER = {"train": {"--options": ["--cfg-options"]}}  # of one command
 ALONE = {"--resume": "auto", "--amp": "fp16"}  # options that may stand without their value
-AMP = ("bf16", "fp16", "off")
+AMP = ("bf16", "fp16", "fp64", "off")
 NUMBERS = re.compile(r"\d+(,\d+)*")
 
 

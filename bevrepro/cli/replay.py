@@ -28,6 +28,10 @@ def replay_command(
         Path | None, Option("--infos", help="Where the infos are here. [default: as then]")
     ] = None,
     gpus: Annotated[int | None, Option("--gpus", min=0, help="0: the CPU. [default: as then]")] = None,
+    target: Annotated[
+        str | None,
+        Option("--target", metavar="NAME", help="The environment to run it in. [default: as then, if here]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Repeat the first steps of a run on this machine: equal, within tolerance, or parting at step N.
@@ -40,7 +44,7 @@ def replay_command(
     from bevrepro.drive.replay import PARTS, replay
 
     with shown("replay") as on_event:
-        found = replay(run, steps, resolve(data_root or []), infos, gpus, on_event)
+        found = replay(run, steps, resolve(data_root or []), infos, gpus, on_event, target)
     if as_json:
         print(json.dumps({**asdict(found), "promise": found.promise}, indent=2))
     else:

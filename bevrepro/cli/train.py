@@ -15,8 +15,10 @@ from bevrepro.cli.calls import (
     Gpus,
     Json,
     Launcher,
+    Target,
     check_launcher,
     common,
+    entered,
     given,
     picked,
     print_json,
@@ -41,6 +43,7 @@ def train(
     ] = None,
     gpus: Gpus = None,
     gpu_ids: GpuIds = None,
+    target: Target = None,
     seed: Annotated[int | None, Option("--seed", min=0, help="Same seed, same result on a CPU.")] = None,
     cfg_options: CfgOptions = None,
     resume_from: Annotated[
@@ -90,7 +93,11 @@ def train(
     ] = None,
     amp: Annotated[
         str | None,
-        Option("--amp", metavar="bf16|fp16|off", help="Mixed precision. [default: what the recipe says]"),
+        Option(
+            "--amp",
+            metavar="bf16|fp16|fp64|off",
+            help="Mixed precision, or all in float64 to compare runs. [default: what the recipe says]",
+        ),
     ] = None,
     memory: Annotated[
         str | None,
@@ -146,13 +153,13 @@ def train(
     from bevrepro.drive.processes import ALONE, of_run
 
     check_launcher(launcher)
-    gpus = picked(gpus, gpu_ids)
+    inside, gpus = entered(target, picked(gpus, gpu_ids))
     if init_from and resume_from:
         raise BadParameter("--resume-from goes on with a run, --init-from begins one: give one of them")
     if allow_partial_init and not init_from:
         raise BadParameter("--allow-partial-init is about the file of --init-from")
-    if amp not in (None, "bf16", "fp16", "off"):
-        raise BadParameter(f"--amp {amp}: it is bf16, fp16 or off")
+    if amp not in (None, "bf16", "fp16", "fp64", "off"):
+        raise BadParameter(f"--amp {amp}: it is bf16, fp16, fp64 or off")
     if allow not in (None, "statistics", "changes"):
         raise BadParameter(f"--allow {allow}: it is statistics or changes")
     started = of_run(gpus, processes, nodes, rendezvous)
@@ -174,9 +181,10 @@ def train(
     if print_launch:
         from bevrepro.drive.editor import launch_file
 
-        print(launch_file(print_launch, "train", argv, Path.cwd()), end="")
+        python = inside.python if inside else None
+        print(launch_file(print_launch, "train", argv, Path.cwd(), python), end="")
         return
-    result = run_verb("train", argv, started)
+    result = run_verb("train", argv, started, inside)
     if as_json:
         print_json(result)
         return

@@ -13,7 +13,9 @@ from bevrepro.drive.launch import target_python
 EDITORS = ("vscode",)
 
 
-def launch_file(editor: str, verb: str, argv: Sequence[str | Path], folder: Path) -> str:
+def launch_file(
+    editor: str, verb: str, argv: Sequence[str | Path], folder: Path, python: str | None = None
+) -> str:
     """The text of `.vscode/launch.json` for a verb of the model plane, run in `folder`. ConfigError for
     another editor."""
     if editor not in EDITORS:
@@ -26,7 +28,7 @@ def launch_file(editor: str, verb: str, argv: Sequence[str | Path], folder: Path
         "request": "launch",
         "module": "bevformer",
         "args": [verb, *words],
-        "python": target_python(),
+        "python": python or target_python(),
         "cwd": str(folder),
         "env": {"PYTHONPATH": str(paths.model_dir()), "BEVREPRO_DEBUG": "1", **chosen},
         "console": "integratedTerminal",

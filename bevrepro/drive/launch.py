@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bevrepro.core import errors, paths, proc
 from bevrepro.core.errors import ChildError, MachineError, UserError
 from bevrepro.drive.processes import ALONE, Processes, killed_in, launcher
+
+if TYPE_CHECKING:
+    from bevrepro.drive.inside import Inside
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -99,8 +102,10 @@ def run_model(
     python: str | None = None,
     on_event: OnEvent | None = None,
     processes: Processes = ALONE,
+    inside: "Inside | None" = None,
 ) -> Event:
-    """Run `python -m bevformer VERB ARGV...` to its end and return its result event.
+    """Run `python -m bevformer VERB ARGV...` to its end and return its result event; in the environment
+    `inside` where one is given.
 
     Of several machines only the one with rank 0 has it; on the others it says `elsewhere` and no more.
 
@@ -109,10 +114,10 @@ def run_model(
     first Ctrl-C is passed on so that the child can save, a second ends it at once. So is the end of the
     terminal, after which nothing is told any more.
     """
-    command = model_argv(verb, argv, python, processes)
+    command = model_argv(verb, argv, inside.python if inside else python, processes)
     tell = on_event or (lambda event: None)
     last: dict[str, Event] = {}
-    with _opened(command, processes) as child:
+    with _opened(command, processes, model_env(inside.variables if inside else None)) as child:
         with _forwarded_signals(child.pid, tell) as received:
             for line in child:
                 event = parse_event(line)
@@ -124,14 +129,14 @@ def run_model(
                     tell(event)
     if child.rc == 0 and not last and processes.nodes > 1:
         return {"event": "result", "elsewhere": True}  # rank 0 is on another machine and has said it there
-    return _judge(verb, command, child.rc, child.stderr_tail, last, received)
+    return _judge(verb, command, child.rc, child.stderr_tail, last, received, inside)
 
 
-def _opened(command: list[str], processes: Processes) -> proc.Stream:
+def _opened(command: list[str], processes: Processes, env: Mapping[str, str]) -> proc.Stream:
     """With --debug on a terminal the child shares it: `breakpoint()` works in there."""
     if processes.count == 1 and debugging() and sys.stdin is not None and sys.stdin.isatty():
-        return proc.attached(command, env=model_env(), lines_to="BEVREPRO_EVENTS_TO")
-    return proc.stream(command, env=model_env(), on_stderr=_stderr_sink())
+        return proc.attached(command, env=env, lines_to="BEVREPRO_EVENTS_TO")
+    return proc.stream(command, env=env, on_stderr=_stderr_sink())
 
 
 def debugging() -> bool:
@@ -152,7 +157,13 @@ def parse_event(line: str) -> Event:
 
 
 def _judge(
-    verb: str, command: list[str], rc: int | None, tail: str, last: Mapping[str, Event], received: list[int]
+    verb: str,
+    command: list[str],
+    rc: int | None,
+    tail: str,
+    last: Mapping[str, Event],
+    received: list[int],
+    inside: "Inside | None" = None,
 ) -> Event:
     """The result event, or the error that fits how the child ended."""
     if rc == 0 and "result" in last:
@@ -166,7 +177,7 @@ def _judge(
     if killed_in(tail) is not None:  # torchrun may end the others before they have said anything
         nothing = ChildError(f"`bevformer {verb}` lost one of its processes", "", RESUME)
         raise _with_cause(nothing, tail)
-    raise _unexplained(verb, command, rc, tail)
+    raise _unexplained(verb, command, rc, tail, inside)
 
 
 def error_from_event(event: Event) -> UserError:
@@ -194,7 +205,9 @@ def _with_cause(error: UserError, tail: str) -> UserError:
     return ChildError(error.seen, why, error.do)
 
 
-def _unexplained(verb: str, command: list[str], rc: int | None, tail: str) -> UserError:
+def _unexplained(
+    verb: str, command: list[str], rc: int | None, tail: str, inside: "Inside | None"
+) -> UserError:
     final = _last_line(tail)
     name = proc.signal_name(rc if rc is not None else 0)
     if name is not None:
@@ -208,7 +221,10 @@ def _unexplained(verb: str, command: list[str], rc: int | None, tail: str) -> Us
         return MachineError(
             f"{command[0]}: {final.partition(': ')[2]}",
             "The model plane runs in this interpreter and needs that package there.",
-            "Install it there, or name another interpreter in BEVREPRO_PYTHON; `bevrepro doctor` shows more.",
+            f"`bevrepro env verify --target {inside.target}` says what it lacks."
+            if inside
+            else "Install it there, or name another interpreter in BEVREPRO_PYTHON; "
+            "`bevrepro doctor` shows more.",
         )
     seen = f"`bevformer {verb}` stopped with exit code {rc}" + (f": {final}" if final else "")
     if rc == 0:

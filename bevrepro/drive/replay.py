@@ -8,6 +8,7 @@ order: each value of a line may differ by a share that grows with the steps (fac
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,11 @@ from typing import Any
 
 from bevrepro import facts
 from bevrepro.core.errors import ConfigError, DataError
-from bevrepro.drive.launch import Event, OnEvent, run_model
+from bevrepro.drive.inside import Inside, enter
+from bevrepro.drive.launch import Event, OnEvent, run_model, target_python
+from bevrepro.env.layout import resolve
+from bevrepro.env.target import names
+from bevrepro.probe.environment import probe_env
 
 TINY = 1e-6  # the logs' last digit
 SAME = {"host": ("cpu", "cpu_capability", "threads", "device", "gpu"), "versions": ("torch", "numpy", "cuda")}
@@ -39,6 +44,7 @@ class Replayed:
     steps: int
     worst_share: float
     differs: tuple[str, ...]
+    precision: str = "fp32"
     step: int | None = None
     first: int | None = None
     quantity: str | None = None
@@ -49,18 +55,18 @@ class Replayed:
     def promise(self) -> str:
         if not self.differs:
             return "to every logged digit"
-        row = _tolerances()
+        row = _tolerances(self.precision)
         told = [f"{share:g} up to step {step}" for step, share in row["up_to_step"]]
         return f"within {', '.join(told)}, {row['beyond']:g} beyond"
 
 
-def _tolerances() -> facts.Row:
-    return facts.row("replay", "elsewhere")
+def _tolerances(precision: str) -> facts.Row:
+    return facts.row("replay", "elsewhere-fp64" if precision == "fp64" else "elsewhere")
 
 
-def allowed(step: int, name: str) -> float:
+def allowed(step: int, name: str, precision: str = "fp32") -> float:
     """The share by which a value of the line that ends with `step` may differ elsewhere."""
-    row = _tolerances()
+    row = _tolerances(precision)
     if name == "lr":
         return float(row["rate"])
     return float(next((share for last, share in row["up_to_step"] if step <= last), row["beyond"]))
@@ -77,8 +83,10 @@ def replay(
     infos: Path | None = None,
     gpus: int | None = None,
     tell: OnEvent = lambda event: None,
+    target: str | None = None,
 ) -> Replayed:
-    """Of a run.json or its folder. DataError where it lacks what a replay needs."""
+    """Of a run.json or its folder, in the environment of `target`, or in that of the run where it is still
+    here. DataError where it lacks what a replay needs."""
     file = path / "run.json" if path.is_dir() else path
     run, lines = _recorded(file), train_lines(file.parent)
     if not lines:
@@ -88,12 +96,17 @@ def replay(
             "Copy the whole work folder; checkpoints are not needed.",
         )
     steps = reach(lines, steps)
+    gpus = _gpus(run, gpus)
+    inside = enter(target, gpus) if target else as_then(run, gpus, tell)
+    if inside is not None:
+        tell({"event": "note", "text": f"In {inside.title}"})
+        gpus = inside.gpus
     with tempfile.TemporaryDirectory(prefix="bevrepro-replay-") as folder:
         scratch = Path(folder)
         (scratch / "config.json").write_text(json.dumps(run["config"]), encoding="utf-8")
         argv = train_argv(run, scratch, data_root, infos, gpus)
         try:
-            _train(argv, steps, tell)
+            _train(argv, steps, tell, inside)
         except DataError as error:
             if data_root and infos:
                 raise
@@ -103,7 +116,25 @@ def replay(
             raise ConfigError(error.seen, _written_by(run), error.do or NEWER) from error
         again = _object(scratch / "work" / "run.json")
         _require_same_data(run, again)
-        return judge(lines, train_lines(scratch / "work"), differing(run, again), steps)
+        kind = str((run.get("precision") or {}).get("kind") or "fp32")
+        return judge(lines, train_lines(scratch / "work"), differing(run, again), steps, kind)
+
+
+def as_then(run: Mapping[str, Any], gpus: int | None, tell: OnEvent) -> Inside | None:
+    """The environment that the run names, where there is one of that target here; None where it is the one
+    that is taken anyway, or $BEVREPRO_PYTHON names another."""
+    told = ((run.get("sessions") or [{}])[0].get("environment")) or {}
+    name, place = str(told.get("target") or ""), Path(str(told.get("prefix") or "/")).parent
+    ours = probe_env(Path(target_python()).parent.parent).target
+    if not name or name == ours or os.environ.get("BEVREPRO_PYTHON"):
+        return None
+    builds = place.name.endswith(".builds")
+    for prefix in ([place.with_name(place.name.removesuffix(".builds"))] if builds else []) + [None]:
+        if name in names() and resolve(prefix, name).link is not None:
+            return enter(name, gpus, prefix)
+    here = f"It ran in {name}, which is not here; this is {ours}."
+    tell({"event": "note", "text": f"{here} To have it: bevrepro env build --target {name}"})
+    return None
 
 
 def _written_by(run: Mapping[str, Any]) -> str:
@@ -172,13 +203,19 @@ def train_argv(
     argv += [part for root in roots for part in ("--data-root", root)]
     argv += ["--infos", str(infos) if infos else (_values(words, "--infos") or [""])[-1]]
     argv += ["--work-dir", str(scratch / "work"), "--seed", str(run.get("seed") or 0), "--no-validate"]
-    devices = [str(gpus)] if gpus is not None else _values(words, "--gpus")[-1:]
-    argv += ["--gpus", str(min(int(devices[0]), 1))] if devices else []
+    devices = _gpus(run, gpus)
+    argv += ["--gpus", str(min(devices, 1))] if devices is not None else []
     world = (run.get("ranks") or {}).get("world")
     argv += ["--emulate-gpus", str(world)] if world else []
     for option in KEPT:
         argv += [part for value in _values(words, option)[-1:] for part in (option, value)]
     return argv + [flag for flag in KEPT_FLAGS if flag in words and flag not in argv]
+
+
+def _gpus(run: Mapping[str, Any], asked: int | None) -> int | None:
+    """As asked for, or as then; None where neither says."""
+    then = _values(_command(run), "--gpus")[-1:]
+    return asked if asked is not None else int(then[0]) if then else None
 
 
 def _values(words: Sequence[str], option: str) -> list[str]:
@@ -188,7 +225,7 @@ def _values(words: Sequence[str], option: str) -> list[str]:
     return [value for value in found if not value.startswith("--")]
 
 
-def _train(argv: Sequence[str], steps: int, tell: OnEvent) -> None:
+def _train(argv: Sequence[str], steps: int, tell: OnEvent, inside: Inside | None = None) -> None:
     """Until the step is done: leaving the stream ends the child."""
 
     def watch(event: Event) -> None:
@@ -200,7 +237,7 @@ def _train(argv: Sequence[str], steps: int, tell: OnEvent) -> None:
             tell(event)
 
     try:
-        run_model("train", argv, on_event=watch)
+        run_model("train", argv, on_event=watch, inside=inside)
     except _Enough:
         return
 
@@ -242,7 +279,9 @@ def _ledger(run: Mapping[str, Any]) -> list[str]:
     return [str(entry.get("what")) for entry in entries if entry.get("effect") != "identical"]
 
 
-def judge(then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], steps: int) -> Replayed:
+def judge(
+    then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], steps: int, precision: str = "fp32"
+) -> Replayed:
     """Line by line until `steps`; the first that parts ends it."""
     ours = {int(line["step"]): line for line in now}
     word, worst, compared, start = EQUAL, 0.0, 0, 0
@@ -251,11 +290,12 @@ def judge(then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], ste
         if end > steps or end not in ours:
             break
         compared += 1
-        name, share, excess = _furthest(line, ours[end])
+        name, share, excess = _furthest(line, ours[end], precision)
         worst = max(worst, share)
         if share and (not differs or excess > 1):
             values = (line.get(name), ours[end].get(name))
-            return Replayed(PARTS, compared, steps, worst, tuple(differs), end, start + 1, name, *values)
+            parted = (end, start + 1, name, *values)
+            return Replayed(PARTS, compared, steps, worst, tuple(differs), precision, *parted)
         word, start = WITHIN if share else word, end
     if not compared:
         raise DataError(
@@ -263,10 +303,10 @@ def judge(then: Sequence[Line], now: Sequence[Line], differs: Sequence[str], ste
             "They were logged at other steps.",
             "Give more --steps.",
         )
-    return Replayed(word, compared, steps, worst, tuple(differs))
+    return Replayed(word, compared, steps, worst, tuple(differs), precision)
 
 
-def _furthest(line: Line, other: Line) -> tuple[str, float, float]:
+def _furthest(line: Line, other: Line, precision: str = "fp32") -> tuple[str, float, float]:
     """(the quantity that is furthest out, the share by which it differs, that in units of what is allowed
     elsewhere); 0: all are the same to the last digit."""
     worst, step = ("loss", 0.0, 0.0), int(line["step"])
@@ -277,6 +317,6 @@ def _furthest(line: Line, other: Line) -> tuple[str, float, float]:
         found = (key, 1.0, math.inf)  # one of them lacks it, or is no number
         if isinstance(one, (int, float)) and isinstance(two, (int, float)) and math.isfinite(one - two):
             share = abs(one - two) / max(abs(one), abs(two), TINY)
-            found = (key, share, share / allowed(step, key))
+            found = (key, share, share / allowed(step, key, precision))
         worst = max(worst, found, key=lambda each: each[2])
     return worst

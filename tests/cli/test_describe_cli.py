@@ -32,7 +32,7 @@ def run(monkeypatch):
     """Run a command; returns (exit code, verb, argv of the model plane)."""
     seen = {}
 
-    def fake(verb, argv, *, python=None, on_event=None, processes=None):
+    def fake(verb, argv, *, python=None, on_event=None, processes=None, inside=None):
         seen.update(verb=verb, argv=argv)
         return dict(RESULT)
 

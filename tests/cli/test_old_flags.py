@@ -15,7 +15,7 @@ def run(monkeypatch, tmp_path):
     """Run a command on infos; returns (exit code, argv of the model plane, None where it was not reached)."""
     seen = {}
 
-    def fake(verb, argv, *, python=None, on_event=None, processes=None):
+    def fake(verb, argv, *, python=None, on_event=None, processes=None, inside=None):
         seen.update(argv=argv)
         return {"event": "result", "checkpoint": "w", "steps": 1, "results": "r.json", "metrics": {}}
 

@@ -21,7 +21,7 @@ def run(monkeypatch, infos):
     """Run a command; returns (exit code, verb, argv of the model plane)."""
     seen = {}
 
-    def fake(verb, argv, *, python=None, on_event=None, processes=None):
+    def fake(verb, argv, *, python=None, on_event=None, processes=None, inside=None):
         seen.update(verb=verb, argv=argv, processes=processes)
         if "broken.pth" in argv:
             raise CheckpointError("broken.pth is truncated", "w", "d")

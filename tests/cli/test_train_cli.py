@@ -17,7 +17,7 @@ def train(monkeypatch, tmp_path):
     """Run `train bevformer_tiny` with more words; returns (exit code, argv of the model plane, processes)."""
     seen = {}
 
-    def fake(verb, argv, *, python=None, on_event=None, processes=None):
+    def fake(verb, argv, *, python=None, on_event=None, processes=None, inside=None):
         seen.update(argv=argv, processes=processes.count)
         return dict(RESULT)
 

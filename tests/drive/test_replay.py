@@ -56,6 +56,14 @@ def test_paths_of_this_machine_take_their_place():
     assert "--data-root /here --infos /infos" in text and "--gpus 1" in text and "--data-root a" not in text
 
 
+@pytest.mark.parametrize("share, word", [(0.9e-9, "within tolerance"), (1.1e-9, "parts")])
+def test_in_float64_much_less_is_allowed(share, word):
+    other = line(20, 3.0 * (1 + share))
+    found = judge([line(20)], [other], ("torch: 2.13 then, 1.10 now",), 20, "fp64")
+    assert found.word == word and "1e-09 up to step 20" in found.promise
+    assert judge([line(20)], [other], ("torch: 2.13 then, 1.10 now",), 20).word == "within tolerance"
+
+
 @pytest.mark.parametrize("wanted, step", [(1, 10), (10, 10), (11, 20), (99, 20)])
 def test_whole_lines_are_compared(wanted, step):
     assert reach([line(10), line(20)], wanted) == step
@@ -120,7 +128,7 @@ def recorded(tmp_path, monkeypatch):
     (folder / "x.log.json").write_text(json.dumps(line(10)) + '\n{"mode": "tr')
     made = {"loss": 3.0, "run": RUN}
 
-    def train(verb, argv, *, on_event):
+    def train(verb, argv, *, on_event, inside=None):
         work = Path(argv[argv.index("--work-dir") + 1])
         assert json.loads(Path(argv[0]).read_text()) == RUN["config"]
         work.mkdir()
@@ -144,7 +152,7 @@ def test_training_is_stopped_after_the_step(recorded, capsys):
 
 
 def test_paths_that_are_gone_are_asked_for(recorded, monkeypatch):
-    def train(verb, argv, *, on_event):
+    def train(verb, argv, *, on_event, inside=None):
         raise DataError("no such infos file: i")
 
     monkeypatch.setattr(module, "run_model", train)
@@ -154,7 +162,7 @@ def test_paths_that_are_gone_are_asked_for(recorded, monkeypatch):
 
 
 def test_settings_of_another_version_name_the_version(recorded, monkeypatch):
-    def train(verb, argv, *, on_event):
+    def train(verb, argv, *, on_event, inside=None):
         raise ConfigError("unknown fields in a stored configuration: ['schedule.quantum']")
 
     monkeypatch.setattr(module, "run_model", train)

@@ -11,6 +11,7 @@ from test_train import SHORT, play, press
 from bevformer import provenance
 from bevformer.data.infos import infos_path, load_infos
 from bevformer.data.store import open_store
+from bevformer.ledger import of_environments
 from bevformer.loop import Interrupted
 
 
@@ -69,6 +70,22 @@ def test_images_have_the_same_digest_in_a_folder_and_in_an_archive(synth, tmp_pa
     assert folder["images"] == archive["images"] and folder["images"]["files"] >= 6
     assert archive["roots"][0]["bytes"] > 0 and "ends_sha256" not in folder["roots"][0]
     assert folder["infos"]["frames"] == len(infos)
+
+
+@pytest.mark.parametrize(
+    "torches, said",
+    [
+        (["2.13", "2.13"], None),
+        (["2.13", None], None),  # an older record
+        (["2.13", "1.10", "1.10"], "torch 2.13 (cpu), then torch 1.10 (cpu)"),
+        (["2.13", "1.10", "2.13"], "torch 2.13 (cpu), then torch 1.10 (cpu), then torch 2.13 (cpu)"),
+    ],
+)
+def test_going_on_with_another_torch_is_a_departure(torches, said):
+    sessions = [{"versions": {"torch": each}, "environment": {"target": "cpu"}} for each in torches]
+    found = of_environments(sessions)
+    assert [each["effect"] for each in found] == (["equal up to rounding"] if said else [])
+    assert said is None or found[0]["why"].startswith(said + ":")
 
 
 def test_record_has_means_per_epoch_and_times_of_all_sessions(tmp_path):

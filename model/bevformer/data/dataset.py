@@ -28,6 +28,8 @@ from .store import Store
 # nuScenes' principal points lie within 6 % of the middle; an image scaled to 80 % without its calibration is
 # off by 10 % or more.
 MAX_OFF_CENTRE = 0.1
+CAMERA_POSE = ("sensor2lidar_rotation", "sensor2lidar_translation", "cam_intrinsic")
+EGO_POSE = ("can_bus", "ego2global_translation", "ego2global_rotation")
 
 
 class NuScenesQueue:
@@ -60,6 +62,10 @@ class NuScenesQueue:
         self._raw = pixels.choose(config.ops.pixels, device_type) == "device"
         self._lidar2img_FN44 = all_lidar2img(infos)
         self._can_bus_F18 = all_can_bus(infos)
+        # As they were read: what is computed of them differs in the last bit from one NumPy to another.
+        self._poses_read = [infos.cam_numbers(key) for key in CAMERA_POSE] + [
+            infos.numbers(key) for key in EGO_POSE
+        ]
         self._position = _positions_in_scene(infos.texts("scene_token"))
         self._cache: Optional[Dict[int, Tensor]] = {} if cache_frames else None
         if training and "gt_boxes" not in infos.infos[0]:
@@ -85,7 +91,7 @@ class NuScenesQueue:
             "boxes": b"".join(each.tobytes() for each in boxes)
             + np.asarray(info["valid_flag"], dtype=bool).tobytes()
             + names,
-            "poses": self._lidar2img_FN44[index].tobytes() + self._can_bus_F18[index].tobytes(),
+            "poses": b"".join(np.ascontiguousarray(each[index]).tobytes() for each in self._poses_read),
         }
 
     def labelled_indices(self) -> List[int]:
