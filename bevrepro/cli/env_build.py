@@ -255,4 +255,4 @@ def _print_receipt(receipt: "Receipt", was_there: bool, name: str) -> None:
     print(f"  digest {receipt.digest}")
     default = receipt.prefix.endswith(f"/bevrepro/envs/{receipt.target}")
     own = f"--target {receipt.target}" if default else f"--prefix {shlex.quote(receipt.prefix)}"
-    print(f"  bevrepro env run {own} -- python")
+    print(f"  bevrepro env run {own} -- python -m bevformer.selftest")
