@@ -5,6 +5,8 @@ from typing import Annotated
 
 from typer import Option, Typer
 
+from bevrepro.cli.calls import Target
+
 
 def register(app: Typer) -> None:
     """Add the command."""
@@ -17,6 +19,7 @@ def demo(
     ] = Path("demo_out"),
     steps: Annotated[int, Option("--steps", min=1, help="Optimiser steps; fewer learn less.")] = 1400,
     seed: Annotated[int, Option("--seed", min=0, max=2**31 - 1, help="Of data and training.")] = 0,
+    target: Target = None,
 ) -> None:
     """Run everything once, on data made for it: no download, no GPU, no root. About 4 minutes on 2 cores.
 
@@ -27,7 +30,7 @@ def demo(
     from bevrepro.drive.demo import Demo, run_demo, usable_gpus
 
     narrator = Narrator()
-    summary = run_demo(Demo(out, steps, seed, usable_gpus()), _invoke, narrator)
+    summary = run_demo(Demo(out, steps, seed, usable_gpus(target), target), _invoke, narrator)
     narrator.close(summary)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, BadParameter, Exit, Option, Typer
 
-from bevrepro.cli.calls import Json
+from bevrepro.cli.calls import Json, Target
 from bevrepro.cli.verdict_view import print_verdict
 
 
@@ -46,6 +46,7 @@ def reproduce(
         ),
     ] = None,
     gpus: Annotated[int | None, Option("--gpus", min=0, help="0: the CPU.")] = None,
+    target: Target = None,
     seed: Annotated[int, Option("--seed", min=0, help="Of the training.")] = 0,
     anyway: Annotated[
         bool, Option("--anyway", help="Go on although the data would give another result.")
@@ -73,7 +74,7 @@ def reproduce(
     usual = f"reproduce_{name}" if wanted == known.kinds[0] else f"reproduce_{name}_{kind}"
     folder = work_dir or Path("work_dirs") / usual  # not that of `train`
     roots = tuple(data_root or ())
-    wish = Wish(known, wanted, folder, roots, infos, checkpoint, gpus, seed, start, anyway)
+    wish = Wish(known, wanted, folder, roots, infos, checkpoint, gpus, seed, start, anyway, target)
     if dry_run:
         check(wish)
         for step, each in commands_of(wish):

@@ -14,6 +14,7 @@ from typing import Any
 
 from bevrepro.core.errors import ConfigError, DataError
 from bevrepro.core.paths import atomic_write_text
+from bevrepro.drive import inside
 from bevrepro.drive.launch import Interrupted, target_python
 from bevrepro.drive.steps import Invoke, Step, Voice, run_step
 
@@ -32,6 +33,7 @@ class Demo:
     steps: int = RECIPE_STEPS
     seed: int = 0
     gpus: int = 0
+    target: str | None = None  # the environment that trains and scores; None: bevrepro's own
 
     @property
     def mountpoint(self) -> Path:
@@ -56,14 +58,17 @@ class Summary:
     report: Path
 
 
-def usable_gpus() -> int:
-    """1 where there is a GPU and the target's torch was built for one, else 0."""
+def usable_gpus(target: str | None = None) -> int:
+    """1 where there is a GPU and the target's torch was built for one, else 0. Raises what `inside.enter`
+    raises."""
     from bevrepro.probe.cuda import probe_cuda
     from bevrepro.probe.python import probe_python
 
-    if not probe_cuda().gpus:
+    seen = bool(probe_cuda().gpus)
+    place = inside.enter(target, None if seen else 0) if target else None
+    if not seen or (place and place.gpus == 0):
         return 0
-    torch = probe_python(Path(target_python())).torch
+    torch = probe_python(Path(place.python if place else target_python())).torch
     return 1 if torch is not None and torch.cuda else 0
 
 
@@ -94,14 +99,19 @@ def run_demo(demo: Demo, invoke: Invoke, voice: Voice) -> Summary:
 
 def enter(demo: Demo) -> None:
     """Make the folder, or make sure that it holds a demo with the same steps and seed."""
-    asked = {"steps": demo.steps, "seed": demo.seed}
+    asked = {"steps": demo.steps, "seed": demo.seed, **({"target": demo.target} if demo.target else {})}
     state = demo.out / STATE
     if state.is_file():
         held = json.loads(state.read_text(encoding="utf-8"))
         if held != asked:
+            then, now = (
+                f"{each.get('steps')} steps and seed {each.get('seed')}"
+                + (f" in {each['target']}" if each.get("target") else "")
+                for each in (held, asked)
+            )
             raise ConfigError(
-                f"{demo.out} holds a demo with {held.get('steps')} steps and seed {held.get('seed')}",
-                f"{demo.steps} steps and seed {demo.seed} were asked for.",
+                f"{demo.out} holds a demo with {then}",
+                f"{now} were asked for.",
                 "Name another folder: bevrepro demo --out DIR",
             )
         return
@@ -129,7 +139,7 @@ def steps_of(demo: Demo, tokens: Callable[[Path], list[str]] = tokens_in) -> Ite
     """
     out, work, mount = demo.out, demo.work_dir, str(demo.mountpoint)
     data = ("--data-root", mount, "--infos", str(out / "infos"))
-    gpus = ("--gpus", str(demo.gpus))
+    gpus = ("--gpus", str(demo.gpus), *(("--target", demo.target) if demo.target else ()))
     yield Step("Look at this machine", ("doctor", "--record", str(work / "machine.json")), may_find=True)
     if not (out / "data" / "synth.json").is_file():
         yield Step("Make a small data set", ("data", "synth", str(out / "data"), "--seed", str(demo.seed)))

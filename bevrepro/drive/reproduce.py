@@ -15,10 +15,12 @@ from bevrepro.core.errors import CheckpointError, ConfigError, DataError, UserEr
 from bevrepro.core.paths import atomic_write_text
 from bevrepro.drive import evidence
 from bevrepro.drive.causes import Evidence, causes_of
+from bevrepro.drive.inside import enter
 from bevrepro.drive.launch import target_python
 from bevrepro.drive.recipes import EVAL, TRAIN, Recipe
 from bevrepro.drive.steps import Invoke, Step, Voice, run_step
 from bevrepro.drive.verdict import Verdict, judge
+from bevrepro.env.layout import real
 
 STEPS = ("doctor", "env", "data", "weights", "train", "eval", "compare")
 STATE, VERDICT = "reproduce.json", "verdict.json"
@@ -39,6 +41,7 @@ class Wish:
     seed: int = 0
     start: str | None = None
     anyway: bool = False
+    target: str | None = None  # the environment that trains and scores; None: bevrepro's own
 
     @property
     def run_dir(self) -> Path:
@@ -78,7 +81,9 @@ class State:
 
 
 def check(wish: Wish) -> None:
-    """ConfigError for what does not go together."""
+    """ConfigError for what does not go together, and what `enter` raises."""
+    if wish.target is not None:
+        enter(wish.target, wish.gpus)
     if wish.kind not in wish.recipe.kinds:
         raise ConfigError(
             f"{wish.recipe.id} has no {wish.kind} numbers",
@@ -103,7 +108,7 @@ def commands_of(wish: Wish) -> Iterator[tuple[str, Step]]:
         "doctor",
         Step("Look at this machine", ("doctor", "--record", str(wish.page_dir / "machine.json")), True),
     )
-    prefix = Path(target_python()).parent.parent
+    prefix = real(None, wish.target) if wish.target else Path(target_python()).parent.parent
     yield "env", Step("Look at the environment", ("doctor", "env", str(prefix)), True)
     yield from (("data", step) for step in _data(wish))
     yield from (("weights", step) for step in _weights(wish))
@@ -161,7 +166,8 @@ def _where(wish: Wish) -> tuple[str, ...]:
 
 
 def _gpus(wish: Wish) -> tuple[str, ...]:
-    return () if wish.gpus is None else ("--gpus", str(wish.gpus))
+    target = ("--target", wish.target) if wish.target else ()
+    return target if wish.gpus is None else ("--gpus", str(wish.gpus), *target)
 
 
 def run_reproduction(wish: Wish, invoke: Invoke, voice: Voice) -> Verdict:

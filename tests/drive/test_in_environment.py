@@ -10,8 +10,10 @@ import pytest
 from bevrepro import cli
 from bevrepro.core.errors import ConfigError, MachineError, UserError
 from bevrepro.core.machine import Cuda, Gpu
-from bevrepro.drive import inside, replay
+from bevrepro.drive import demo, inside, replay
 from bevrepro.drive.inside import changed, enter
+from bevrepro.drive.recipes import TRAIN, recipe
+from bevrepro.drive.reproduce import Wish, check, commands_of
 from bevrepro.env.interpreter import this_platform
 from bevrepro.env.receipt import Receipt, write_receipt
 
@@ -185,3 +187,23 @@ def test_a_replay_says_that_the_runs_environment_is_not_here(build):
         "It ran in a100, which is not here" in told[0]["text"]
         and "env build --target a100" in told[0]["text"]
     )
+
+
+def test_a_demo_and_a_reproduction_train_and_score_in_it(build, tmp_path):
+    build()
+    made = demo.Demo(tmp_path / "d", gpus=demo.usable_gpus("cpu-openmmlab"), target="cpu-openmmlab")
+    asked = [step.argv for step in demo.steps_of(made, tokens=lambda results: [])]
+    wish = Wish(recipe("micro_synth"), TRAIN, tmp_path / "r", gpus=0, target="cpu-openmmlab")
+    check(wish)
+    asked += [step.argv for _, step in commands_of(wish)]
+    inside_it = [argv[0] for argv in asked if "--target" in argv]
+    assert inside_it == ["train", "eval", "eval", "eval", "train", "eval"]
+    assert ("doctor", "env", str(tmp_path / "envs" / "cpu-openmmlab.builds" / BUILD)) in asked
+    with pytest.raises(ConfigError, match="which is for CPUs"):
+        check(replace(wish, gpus=1))
+
+
+def test_a_demos_folder_belongs_to_one_environment(tmp_path):
+    demo.enter(demo.Demo(tmp_path / "d", target="cpu-openmmlab"))
+    with pytest.raises(ConfigError, match="1400 steps and seed 0 in cpu-openmmlab"):
+        demo.enter(demo.Demo(tmp_path / "d"))
