@@ -47,9 +47,9 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
         options: such as "ops.attention=mmcv".  Raises ConfigError naming what cannot be honoured.
         """
         config, start = read_model(model, preset, options)
+        self.memory: Optional[VideoMemory] = None
         super().__init__(config)
         self.start = start
-        self.memory: Optional[VideoMemory] = None
 
     def init_weights(self) -> List[InitReport]:
         """Loads what `pretrained` or init_cfg name; all else was drawn when the model was built.
@@ -68,6 +68,12 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
                 torch.save(CheckpointLoader.load_checkpoint(source, map_location="cpu"), path)
                 done.append(initialise(self, path))
         return done
+
+    def train(self, mode: bool = True) -> "BEVFormer":
+        """Also what mmcv's test loops begin with, through eval(): a second pass starts without history."""
+        self.memory = None
+        super().train(mode)
+        return self
 
     def forward(self, *inputs: Any, return_loss: bool = True, **data: Any) -> Any:
         """As mmcv calls it, with names; with positions it is one time step, as `loss` calls it."""
