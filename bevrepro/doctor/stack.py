@@ -1,11 +1,11 @@
 """What stops an installed OpenMMLab stack, told before anything of it is started or imported."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bevrepro.core.errors import MachineError
 from bevrepro.core.finding import Finding, Severity
-from bevrepro.core.machine import Machine, Python
+from bevrepro.core.machine import Machine, Package, Python, Torch
 from bevrepro.doctor import openmmlab, torch
 from bevrepro.doctor.check import Check
 from bevrepro.doctor.judge import judge_all
@@ -29,6 +29,15 @@ def examine(python: Path) -> tuple[Finding, ...]:
             "Build it again: bevrepro env build --rebuild",
         )
     return judge(read_compiled(found))
+
+
+def examine_files(
+    site: Path, version: str, installed: Mapping[str, str], built: Mapping[str, str]
+) -> tuple[Finding, ...]:
+    """The same without starting an interpreter. `installed` and `built`: normalised name -> version."""
+    packages = tuple(Package(name, found, str(site)) for name, found in sorted(installed.items()))
+    torch = Torch(installed["torch"]) if "torch" in installed else None
+    return judge(read_compiled(Python(version=version, packages=packages, built=built, torch=torch)))
 
 
 def judge(python: Python) -> tuple[Finding, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bevrepro.core.errors import ConfigError, MachineError
+from bevrepro.doctor import stack
 from bevrepro.env import layout, run
 from bevrepro.env.evidence import named
 from bevrepro.env.interpreter import this_platform
@@ -101,8 +102,14 @@ def _gpus(target: Target, asked: int | None) -> int | None:
 
 
 def _require_unchanged(receipt: Receipt, build: Path) -> None:
-    """Packages only, which takes milliseconds; `env verify` compares every file."""
+    """Packages and compiled operators, which takes a second; `env verify` compares every file."""
     found = probe_env(build)
+    built = {normalised(name): version for name, version in receipt.packages.items()}
+    for site in build.glob("lib/python3*/site-packages"):
+        findings = stack.examine_files(site, receipt.python["version"], found.installed or {}, built)
+        stack.refuse_broken(
+            findings, receipt.target, f"bevrepro env build --target {receipt.target} --rebuild"
+        )
     changes = list(changed(receipt.packages, found.installed or {}, found.twice or ()))
     if not changes:
         return

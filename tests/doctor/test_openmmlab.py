@@ -92,6 +92,13 @@ def test_the_newer_mmdet3d_is_told_once_and_brings_nothing_else_up_to_it(place):
     assert "mmdet3d==1.0.0rc6" in found.commands[0]
 
 
+def test_the_same_is_seen_without_starting_the_interpreter(place):
+    for path in place.site.glob("mmcv/_ext*"):
+        path.unlink()
+    found = stack.examine_files(place.site, "3.8.18", {**PINS, "mmcv": "1.7.2", "numpy": "1.24.4"}, PINS)
+    assert {"mmcv-twice", "numba-numpy-1-24", "mmcv-no-ops"} <= {each.id for each in found}
+
+
 def test_an_interpreter_that_does_not_answer_is_an_error_of_its_own(tmp_path):
     with pytest.raises(MachineError, match="no such|not found|does not exist|could not"):
         stack.examine(tmp_path / "bin/python")
