@@ -122,10 +122,20 @@ def _main(args: argparse.Namespace, talk: Talk) -> int:
             cut=args.cut,
             speed=speed,
             precision=precision.kind,
+            environment=_environment(),
             config=to_dict(config),
         )
     _tell(path, args.out, len(tokens), scores, talk, **speed)
     return 0
+
+
+def _environment() -> Dict[str, Any]:
+    """Where it was run: which target's environment, as it was built, and what of it decides the numbers."""
+    from .provenance import environment_record
+    from .record import versions
+
+    told = environment_record()
+    return {"target": told["target"], "digest": told["digest"], **versions()}
 
 
 def tokens_to_submit(infos: Any, store: Any) -> List[str]:

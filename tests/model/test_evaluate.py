@@ -227,6 +227,7 @@ def test_upstreams_keys_and_the_speed_with_loading_are_in_the_result(synth, perf
         speed["frames_per_second"] == pytest.approx(3 / speed["seconds"], rel=0.5) and speed["processes"] == 1
     )
     assert "loading" in speed["timed"]
+    assert {"target", "digest", "python", "torch", "numpy"} <= set(entry["environment"])
 
 
 def test_the_devkits_loader_takes_what_format_only_writes(synth, perfect, heard, tmp_path):
