@@ -66,6 +66,15 @@ def test_the_header_is_compiled_once_for_all_files(tmp_path):
     assert len(list(headers.glob("*.gch"))) == 2  # other flags need another
 
 
+def test_the_compiler_says_that_it_takes_the_compiled_header(tmp_path):
+    path = tmp_path / "a.cpp"
+    path.write_text("#include <vector>\nstd::vector<int> a;\n")
+    taken = [
+        line for line in compile_with(tmp_path, path, "vector", "-H").stderr.splitlines() if line[:1] == "!"
+    ]
+    assert [line.endswith(".h.gch") for line in taken] == [True]  # gcc marks one that does not fit with x
+
+
 def test_a_header_that_does_not_compile_changes_nothing(tmp_path):
     path = tmp_path / "a.cpp"
     path.write_text("int a;\n")
