@@ -47,6 +47,8 @@ def _checked(words: list[str], gpus: int, nodes: int) -> str:
     from typer.main import get_command
 
     from bevrepro.cli import app
+    from bevrepro.drive.inside import require_fitting
+    from bevrepro.env.target import load
 
     given = {word.partition("=")[0] for word in words}
     for mine in ("--resume", "--resume-from", "--rendezvous"):
@@ -54,4 +56,6 @@ def _checked(words: list[str], gpus: int, nodes: int) -> str:
             raise BadParameter(f"leave {mine} out: the job file says it")
     train = get_command(app).commands["train"]  # type: ignore[attr-defined]
     parsed = train.make_context("train", [*words, "--gpus", str(gpus), "--nodes", str(nodes)])
+    if parsed.params["target"]:  # whether it is built is a matter of the machines that run the job
+        require_fitting(load(parsed.params["target"]), gpus)
     return str(parsed.params["config"])

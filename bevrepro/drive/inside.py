@@ -75,23 +75,28 @@ def _require_of_this_machine(receipt: Receipt, python: Path) -> None:
         )
 
 
-def _gpus(target: Target, asked: int | None) -> int | None:
-    """What --gpus comes to. Refuses what the target is not for."""
+def require_fitting(target: Target, gpus: int | None) -> None:
+    """ConfigError for what a target is not for, whatever the machine."""
     kind = target.hardware.kind
-    if kind == "cpu":
-        if asked:
-            raise ConfigError(
-                f"--gpus {asked} with target {target.name}, which is for CPUs",
-                "Its operators were compiled without CUDA.",
-                "Leave --gpus out, or name the target of your GPU: bevrepro env list",
-            )
-        return 0
-    if kind != "nvidia":
+    if kind == "cpu" and gpus:
+        raise ConfigError(
+            f"--gpus {gpus} with target {target.name}, which is for CPUs",
+            "Its operators were compiled without CUDA.",
+            "Say --gpus 0, or name the target of your GPU: bevrepro env list",
+        )
+    if kind not in ("cpu", "nvidia"):
         raise ConfigError(
             f"target {target.name} is for {kind} accelerators",
             "The bundled model runs on CPUs and NVIDIA GPUs.",
             f"Your own program runs in it: bevrepro env run --target {target.name} -- python ...",
         )
+
+
+def _gpus(target: Target, asked: int | None) -> int | None:
+    """What --gpus comes to here. MachineError where the target is for a GPU and there is none."""
+    require_fitting(target, asked)
+    if target.hardware.kind == "cpu":
+        return 0
     if asked != 0 and not probe_cuda().gpus:
         raise MachineError(
             f"target {target.name} is for {', '.join(target.hardware.gpus)}, and no NVIDIA GPU is seen here",

@@ -77,6 +77,21 @@ def submit(capsys, *words):
     return code, said.out, said.err
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--target", "cpu-openmmlab"], "--gpus 1 with target cpu-openmmlab"),
+        (["--target", "ascend910b"], "is for ascend accelerators"),
+        (["--target", "a1000"], "is 'a100' meant?"),
+    ],
+)
+def test_a_job_for_a_target_that_it_does_not_fit_is_refused_now(capsys, words, said):
+    code, _, err = submit(capsys, "--", "bevformer_micro", "--infos", "i", *words)
+    assert code == 6 and said in err
+    code, text, _ = submit(capsys, "--gpus", "0", "--", "bevformer_micro", "--infos", "i", "--target", "cpu")
+    assert code == 0 and "--target cpu" in text
+
+
 def test_job_file_is_bash_and_starts_train_on_each_machine(capsys):
     words = ["bevformer_base", "--infos", "i n", "--gpus", "8", "--nodes", "2", "--cfg-options", "a=1", "b=2"]
     code, out, _ = submit(capsys, *words)
