@@ -8,7 +8,7 @@ import pytest
 
 from bevrepro.core.errors import MachineError
 from bevrepro.core.finding import Severity
-from bevrepro.core.machine import Package, Python
+from bevrepro.core.machine import Package, Python, Torch
 from bevrepro.doctor import stack
 
 PINS = {"torch": "1.10.0", "mmcv-full": "1.6.0", "mmdet": "2.28.2", "mmsegmentation": "0.30.0",
@@ -120,6 +120,14 @@ def _said(built, **versions):
 def test_a_pair_that_a_target_patches_and_tests_is_well_until_somebody_changes_it(built, expected):
     versions = {name.replace("-", "_"): version for name, version in NEWER.items()}
     assert _said(built, **versions) == expected
+
+
+def test_what_no_self_test_can_notice_is_still_told():
+    built = {"mmcv-full": "1.7.2", "torch": "2.13.0+cpu"}
+    python = Python(
+        packages=(Package("mmcv-full", "1.7.2", "/site"),), torch=Torch("2.13.0+cpu"), built=built
+    )
+    assert [each.id for each in stack.judge(python)] == ["weights-only"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"packages": 3}', '{"packages": {"numpy": "1.23.5"}}'])
