@@ -25,7 +25,7 @@ test: venv  ## Run the default tests, on up to four cores
 	@$(VENV)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: venv  ## Run the slow tests: a demo that has to learn, the real keyframe, full sizes (minutes)
-	@$(VENV)/python -m pytest -m slow $(if $(ARGS),$(ARGS),tests/data tests/drive tests/model)
+	@$(VENV)/python -m pytest -m slow -n 2 --dist loadfile $(if $(ARGS),$(ARGS),tests/data tests/drive tests/model)
 
 # Here the GPU operators run too: in Triton's interpreter, and its compiler makes code for GPUs that are not there.
 test-ops: venv  ## Test the operators in an environment with Triton, .venv-ops (minutes, no GPU needed)
