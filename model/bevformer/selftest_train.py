@@ -68,11 +68,13 @@ def judge(rows: List[Dict[str, Any]], ran: str) -> Told:
 
 
 def train(
-    data_root: str, infos: str, device_type: str, settings: Sequence[str] = SETTINGS
+    data_root: str, infos: str, device_type: str, settings: Sequence[str] = SETTINGS, amp: str = "off"
 ) -> Tuple[List[Dict[str, Any]], str]:
-    """A row per step, and what ran.  Raises Diverged for a loss that is not finite."""
+    """A row per step, and what ran; amp: as the option of `train`.  Raises Diverged for a loss that is not
+    finite.
+    """
     config, device = override(preset("bevformer_micro"), settings), torch.device(device_type)
-    job = _training(config, data_root, infos, device)
+    job = _training(config, data_root, infos, device, amp)
     operators = operators_record(job.model, device_type)
     loader = open_loader(job.dataset, job.order, ALONE, range(job.total), 0, device)
     rows: List[Dict[str, Any]] = []
@@ -87,15 +89,16 @@ def train(
     return rows, "%s on %s, %s" % (config.name, device_type, used)
 
 
-def _training(config: Config, data_root: str, infos: str, device: torch.device) -> Training:
-    """As `train` makes it, of one rank and in full precision."""
+def _training(config: Config, data_root: str, infos: str, device: torch.device, amp: str) -> Training:
+    """As `train` makes it, of one rank."""
     dataset = NuScenesQueue(
         load_infos(infos_path(infos, "train")), open_store([data_root]), config, True, True, device.type
     )
     order = DataOrder(tuple(dataset.labelled_indices()), config.schedule.samples_per_gpu, SEED)
     seed_weights(SEED)
-    model = build_model(config).to(device).train()
-    scale = LossScale(choose_precision("off", config.schedule, device))
+    precision = choose_precision(amp, config.schedule, device)
+    model = precision.prepared(build_model(config)).to(device).train()
+    scale = LossScale(precision)
     optimizer = build_optimizer(model, config.schedule, config.ops.adamw)
     return Training(
         model, optimizer, dataset, order, config.schedule, 0, config.schedule.max_steps, scale, device=device
