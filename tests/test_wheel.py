@@ -57,7 +57,7 @@ def test_nothing_else_is_in_the_wheel(wheel):
     assert [
         n for n in names(wheel) if "__pycache__" in n or n.endswith((".pyc", ".pth", ".pkl", ".jpg", ".bin"))
     ] == []
-    assert wheel.stat().st_size < 2 * 2**20
+    assert wheel.stat().st_size < 3 * 2**20  # half of it hashes, 60 KB per lock
 
 
 def test_metadata_names_the_licence_and_only_light_requirements(wheel):
