@@ -16,6 +16,7 @@ from torch import Tensor
 from .errors import ConfigError, UserError
 
 LEGACY, NEW = "0.17", "1.0"  # as `data.infos_boxes` writes them
+PLAIN = (str, int, float, bool, type(None))  # what is kept of a file's meta
 CLEAR = 1.3  # nuScenes' cars are 4.6 m by 1.95 m
 ENOUGH = 20  # cars, before anything is said
 _LAST = re.compile(r"(^|\.)reg_branches\.\d+\.4\.(weight|bias)$")
@@ -95,7 +96,8 @@ def main(argv: Sequence[str]) -> int:
                 "%d files instead of 2" % len(argv), do="python -m bevformer.box_convention IN.pth OUT.pth"
             )
         content = load_checkpoint(argv[0])
-        converted = {"meta": content["meta"], "state_dict": reordered(content["state_dict"])}
+        meta = {key: value for key, value in content["meta"].items() if isinstance(value, PLAIN)}
+        converted = {"meta": meta, "state_dict": reordered(content["state_dict"])}
         write_whole(argv[1], lambda stream: torch.save(converted, stream))
     except UserError as error:
         sys.stderr.write("%s\n" % error)

@@ -16,6 +16,7 @@ from .atomic import write_whole
 from .box_convention import NEW, note_on, trained_with
 from .checkpoint_digest import check_digests, digests
 from .checkpoint_read import read_file
+from .checkpoint_scan import Kept
 from .config import Config
 from .errors import CheckpointError
 from .key_tables import preset_tables, shapes_of
@@ -64,11 +65,22 @@ def load_checkpoint(path: str, model: Optional[nn.Module] = None) -> Dict[str, A
     check_digests(content, path)
     state = _weights_in(content, path)
     meta = content.get("meta")
-    known = {key: value for key, value in meta.items() if key != "digest"} if isinstance(meta, dict) else {}
+    known = (
+        {key: plain(value) for key, value in meta.items() if key != "digest"}
+        if isinstance(meta, dict)
+        else {}
+    )
     loaded = dict(content, state_dict=state, meta=known)
     if model is not None:
         load_weights(model, state, path)
     return loaded
+
+
+def plain(value: Any) -> Any:
+    """Dicts of other classes (mmcv's ConfigDict) as dicts, at every depth."""
+    if isinstance(value, Kept):
+        return {key: plain(inner) for key, inner in value.items()}
+    return value
 
 
 def _weights_in(content: Dict[Any, Any], path: str) -> Dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint_scan import Damaged, Refused, Unread, is_inert, is_safe, scan
+from .checkpoint_scan import DICTS, Damaged, Kept, Refused, Unread, is_inert, is_safe, scan
 from .errors import CheckpointError
 
 _AGAIN = "Fetch or copy it again and compare the size."
@@ -107,6 +107,8 @@ def _load_safely(path: str) -> Any:
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in DICTS:
+            return Kept
         if is_inert(module, name):
             return Unread
         if not is_safe(module, name):

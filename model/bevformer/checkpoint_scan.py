@@ -34,6 +34,8 @@ SAFE_GLOBALS = frozenset(
         for name in ("scalar", "_reconstruct")
     ]
 )
+# Of OpenMMLab's own these are dicts with dots; their content is read, as plain dicts (`Kept`).
+DICTS = frozenset([("mmcv.utils.config", "ConfigDict"), ("addict.addict", "Dict"), ("addict", "Dict")])
 # Objects of these packages appear in the meta of training checkpoints.  Their classes are never loaded.
 INERT_PACKAGES = frozenset(["mmcv", "mmdet", "mmdet3d", "mmseg", "mmengine", "addict", "projects"])
 
@@ -71,6 +73,14 @@ class Unread:
 
     def __repr__(self) -> str:
         return "<not loaded>"
+
+
+class Kept(Dict[str, Any]):
+    """Stands for a dict of a class that is not loaded, with what is in it."""
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.update(state)
 
 
 @dataclass(frozen=True)
@@ -191,6 +201,8 @@ class _Describer(pickle.Unpickler):
         self.storages: Dict[str, int] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in DICTS:
+            return Kept
         if is_inert(module, name) or (module, name) == ("argparse", "Namespace"):
             return Unread
         if not is_safe(module, name):

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -250,3 +251,21 @@ def _renamed(folder, name):
             data = old.read(member).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
             new.writestr(member.filename, data.replace(b"numpy.core.multiarray", name))
     return str(out)
+
+
+def test_the_meta_of_mmcv_is_read_as_plain_dicts(tmp_path, monkeypatch):
+    """Upstream's meta is a ConfigDict; its class is not loaded, what it holds is."""
+    module = types.ModuleType("mmcv.utils.config")
+
+    class ConfigDict(dict):
+        pass
+
+    ConfigDict.__module__, ConfigDict.__qualname__ = module.__name__, "ConfigDict"
+    module.ConfigDict = ConfigDict
+    for name in ("mmcv", "mmcv.utils", "mmcv.utils.config"):
+        monkeypatch.setitem(sys.modules, name, module)
+    meta = ConfigDict(mmdet3d_version="0.17.1", nested=ConfigDict(a=1))
+    torch.save({"meta": meta, "state_dict": {"x": torch.zeros(1)}}, str(tmp_path / "a.pth"))
+    monkeypatch.undo()
+    found = load_checkpoint(str(tmp_path / "a.pth"))["meta"]
+    assert found == {"mmdet3d_version": "0.17.1", "nested": {"a": 1}} and type(found["nested"]) is dict

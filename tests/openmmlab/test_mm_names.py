@@ -3,6 +3,7 @@
 import mmdet3d.datasets
 import mmdet3d.models
 import pytest
+from mmcv.runner import HOOKS, RUNNERS
 from mmcv.utils import ConfigDict
 from mmdet.core.bbox.builder import BBOX_ASSIGNERS, BBOX_CODERS
 from mmdet.core.bbox.match_costs.builder import MATCH_COST
@@ -35,6 +36,8 @@ def tree(tmp_path, synth):
         (BBOX_ASSIGNERS, "HungarianAssigner3D"),
         (BBOX_CODERS, "NMSFreeCoder"),
         (MATCH_COST, "BBox3DL1Cost"),
+        (RUNNERS, "EpochBasedRunner_video"),
+        (HOOKS, "TransferWeight"),
     ],
 )
 def test_upstreams_names_are_registered(registry, names):

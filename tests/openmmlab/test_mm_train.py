@@ -3,16 +3,19 @@
 import copy
 import logging
 
+import mmcv
 import numpy as np
 import pytest
 import torch
-from mmcv.parallel import MMDataParallel
+from mmcv.parallel import MMDataParallel, collate
 from mmcv.runner import EpochBasedRunner, Hook
 from mmcv.runner import build_optimizer as mmcv_optimizer
 from mmdet.datasets import build_dataloader
+from mmdet3d.datasets import build_dataset
 
 import mm_case
 from bevformer.amp import FULL, LossScale
+from bevformer.boxes import legacy_to_new
 from bevformer.checkpoint import load_checkpoint
 from bevformer.loading import open_loader
 from bevformer.optim import build_optimizer, lr_factor, set_lr
@@ -98,3 +101,31 @@ def test_a_queue_is_the_sample_of_the_bundled_data_set(case):
         assert meta["prev_bev_exists"] == frame.meta.prev_bev_exists
         assert meta["img_shape"][0][:2] == frame.meta.img_shape_hw
     assert torch.equal(data["gt_labels_3d"].data, sample.truth.labels_G)
+
+
+def test_two_samples_on_one_device_are_a_batch(case):
+    model, queues = copy.deepcopy(case.theirs.model).eval(), ([0, 1], [1, 2])
+    data = [case.theirs.train.queue(queue) for queue in queues]
+    batch = collate(data, samples_per_gpu=2)
+    found = MMDataParallel(model, device_ids=[]).train_step(batch, None)
+    samples = [case.ours.train.load_queue(queue, np.random.RandomState(0)) for queue in queues]
+    for one, other in zip(samples, data):
+        for place, frame in enumerate(one.frames):  # what was distorted differs: take the same images
+            frame.images_NCHW.copy_(other["img"].data[place])
+    wanted = case.ours.model.eval().loss(samples, np.random)
+    assert found["num_samples"] == 2
+    assert float(found["loss"]) == pytest.approx(float(sum(wanted.values())), rel=1e-5)
+
+
+def test_prepared_files_of_mmdet3d_1_0_are_named_and_converted(case, tmp_path):
+    part = copy.deepcopy(case.config.data.train)
+    raw = mmcv.load(part.ann_file)
+    for info in raw["infos"]:
+        info["gt_boxes"] = legacy_to_new(info["gt_boxes"])
+    part.ann_file = str(tmp_path / "nuscenes_infos_temporal_train.pkl")
+    mmcv.dump({"infos": raw["infos"], "metadata": {"version": raw["metadata"]["version"]}}, part.ann_file)
+    with pytest.warns(UserWarning, match="boxes were converted from the convention of mmdet3d 1.0"):
+        other = build_dataset(part)
+    for index in range(len(other)):
+        one, two = (data.get_ann_info(index)["gt_bboxes_3d"] for data in (other, case.theirs.train))
+        assert torch.allclose(one.corners, two.corners, atol=1e-4)

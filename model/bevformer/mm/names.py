@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
 from mmcv.utils import Registry
 
@@ -50,13 +50,16 @@ class Explaining(Registry):  # type: ignore[misc]
     def __contains__(self, key: str) -> bool:
         return super().get(key) is not None
 
-    def _register_module(self, module: Any, module_name: Any = None, force: bool = False) -> None:
-        names = [module.__name__] if module_name is None else module_name
+    def _register_module(self, *args: Any, **kwargs: Any) -> None:
+        """mmcv before 1.6 calls its first argument module_class."""
+        given = dict(zip(("module", "module_name", "force"), args), **kwargs)
+        module = given.get("module", given.get("module_class"))
+        names = given.get("module_name") or module.__name__
         for name in [names] if isinstance(names, str) else names:
             there = self.module_dict.get(name)
-            if there is not None and there is not module and not force:
+            if there is not None and not given.get("force"):
                 raise twice(name, there, module)
-        super()._register_module(module, module_name, force=True)
+        super()._register_module(*args, **kwargs)
 
 
 def unknown(key: str, where: str, known: Iterable[str]) -> BadName:
@@ -83,15 +86,15 @@ def twice(name: str, there: Any, here: Any) -> BadName:
     )
 
 
-def registries() -> List[Registry]:
-    """Those that upstream's configurations are built with, each once."""
+def registries(*names: str) -> List[Registry]:
+    """Those that upstream's configurations are built with, or the named ones of them; each once."""
     found: List[Registry] = []
     for module, name in PLACES:
         try:
             registry = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError):
-            continue
-        if not any(registry is each for each in found):
+            continue  # of another version
+        if name in (names or [name]) and not any(registry is each for each in found):
             found.append(registry)
     return found
 
@@ -112,10 +115,6 @@ def names_in(found: Iterable[Registry]) -> List[str]:
     return out
 
 
-def _of(*places: Tuple[str, str]) -> List[Registry]:
-    return [getattr(importlib.import_module(module), name) for module, name in places]
-
-
 def _require(key: Any, where: str, found: Sequence[Registry]) -> None:
     if isinstance(key, str) and not any(Registry.get(each, key) is not None for each in found):
         raise unknown(key, where, names_in(found))
@@ -123,7 +122,7 @@ def _require(key: Any, where: str, found: Sequence[Registry]) -> None:
 
 def check_pipeline(steps: Sequence[Any], where: str = "pipeline") -> None:
     """Raises ConfigError naming the first step that nobody has registered, and its place."""
-    found = _of(*[place for place in PLACES if place[1] == "PIPELINES"])
+    found = registries("PIPELINES")
     for number, step in enumerate(steps):
         if isinstance(step, Mapping):
             place = "%s.%d" % (where, number)
@@ -151,15 +150,15 @@ def check(config: Mapping[str, Any]) -> None:
     from .config import read_model
     from .detector import BEVFormer
 
-    kinds: Dict[str, Sequence[str]] = {
-        "model": ["DETECTORS"],
-        "optimizer": ["OPTIMIZERS"],
-        "runner": ["RUNNERS"],
-        "custom_hooks": ["HOOKS"],
-        "log_config": ["HOOKS"],
+    kinds = {
+        "model": "DETECTORS",
+        "optimizer": "OPTIMIZERS",
+        "runner": "RUNNERS",
+        "custom_hooks": "HOOKS",
+        "log_config": "HOOKS",
     }
-    for section, names in kinds.items():
-        found = _of(*[place for place in PLACES if place[1] in names])
+    for section, name in kinds.items():
+        found = registries(name)
         for where, key in _types(config.get(section), section):
             _require(key, where, found)
     model = config.get("model") or {}
@@ -168,7 +167,7 @@ def check(config: Mapping[str, Any]) -> None:
         read_model(options, model.get("preset"), model.get("options") or ())
     for split in ("train", "val", "test"):
         part = (config.get("data") or {}).get(split) or {}
-        found = _of(*[place for place in PLACES if place[1] == "DATASETS"])
+        found = registries("DATASETS")
         for where, key in _types(part, "data." + split):
             _require(key, where, found)
         if isinstance(part, Mapping):
@@ -176,6 +175,6 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def _class_of(key: Any) -> type:
-    detectors = _of(*[place for place in PLACES if place[1] == "DETECTORS"])
+    detectors = registries("DETECTORS")
     found = [Registry.get(each, key) for each in detectors] if key else []
     return next((each for each in found if isinstance(each, type)), object)

@@ -6,21 +6,28 @@ instead of upstream's plugin and plugin_dir; `mmdet3d.models.build_model(cfg.mod
 model.  Errors of the registries that are involved become sentences (`names`).
 """
 
-from typing import List, Tuple
+import os
+from typing import Any, List, Tuple
 
+import torch
+from mmcv.runner import HOOKS, RUNNERS, CheckpointLoader
 from mmcv.utils import Registry
 from mmdet.core.bbox.builder import BBOX_ASSIGNERS, BBOX_CODERS
 from mmdet.core.bbox.match_costs.builder import MATCH_COST
 from mmdet.datasets.builder import DATASETS, PIPELINES
 from mmdet.models.builder import DETECTORS, HEADS
 
+from ..checkpoint import plain
+from ..checkpoint_read import read_file
 from .assign import BBox3DL1Cost, HungarianAssigner3D, NMSFreeCoder
 from .dataset import CustomNuScenesDataset
 from .detector import BEVFormer
 from .head import BEVFormerHead
 from .names import BadName, explain, registries
 from .pipelines import STEPS
+from .runner import EpochBasedRunner_video, TransferWeight
 
+READS_WEIGHTS_ONLY = (2, 6)  # torch.load from this one on, where nothing else is said
 # Where upstream's plugin registers them: mmdet3d's builders look there too.
 PARTS: List[Tuple[Registry, str, type]] = [
     (DETECTORS, "BEVFormer", BEVFormer),
@@ -31,7 +38,19 @@ PARTS: List[Tuple[Registry, str, type]] = [
     (BBOX_ASSIGNERS, "HungarianAssigner3D", HungarianAssigner3D),
     (BBOX_CODERS, "NMSFreeCoder", NMSFreeCoder),
     (MATCH_COST, "BBox3DL1Cost", BBox3DL1Cost),
+    (RUNNERS, "EpochBasedRunner_video", EpochBasedRunner_video),
+    (HOOKS, "TransferWeight", TransferWeight),
 ]
+
+
+def load_from_file(filename: str, map_location: Any = None) -> Any:
+    """For mmcv's CheckpointLoader: its own asks torch, which from 2.6 on refuses what mmcv writes into the
+    meta (a ConfigDict).  Read on the CPU; runners and models copy to their device.
+    """
+    content = read_file(os.path.expanduser(filename))
+    if isinstance(content, dict) and isinstance(content.get("meta"), dict):
+        content["meta"] = {key: plain(value) for key, value in content["meta"].items()}
+    return content
 
 
 def register(force: bool = False) -> None:
@@ -52,6 +71,8 @@ def register(force: bool = False) -> None:
             "register(force=True) takes the bundled ones.",
         )
     explain(registries())
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= READS_WEIGHTS_ONLY:
+        CheckpointLoader.register_scheme(prefixes="", loader=load_from_file, force=True)
     for registry, name, part in PARTS:
         registry.register_module(name=name, force=True, module=part)
 
