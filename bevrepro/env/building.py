@@ -32,7 +32,7 @@ COMPILED = (".c", ".cc", ".cpp", ".cxx", ".cu", ".pyx", ".f", ".f90")
 MANY = 8  # C++ files from which a precompiled header pays
 # Not torch/extension.h: what that declares more is instantiated again in every file, which eats all the gain.
 HEADER = "torch/types.h"
-# Named, because setuptools 75 and newer leave out Python's own flags where CFLAGS is set.
+# Named, because setuptools 75.7 and newer leave out Python's own flags where CFLAGS is set.
 OPTIMIZED = "-O3 -fwrapv -DNDEBUG"
 NINJA = re.compile(r"^\[(\d+)/(\d+)\]")
 SUM = "sha256"  # of the wheel beside it
