@@ -9,6 +9,7 @@ from mmdet.core.bbox.builder import BBOX_ASSIGNERS, BBOX_CODERS
 from mmdet.core.bbox.match_costs.builder import MATCH_COST
 from mmdet.datasets.builder import DATASETS, PIPELINES
 from mmdet.models.builder import DETECTORS, HEADS
+from mmdet3d.datasets.utils import get_loading_pipeline
 
 import mm_case
 from bevformer.errors import ConfigError
@@ -52,6 +53,11 @@ def test_a_name_that_nobody_knows_is_a_sentence_with_what_is_close():
     ):
         with pytest.raises(ConfigError, match="there is no type '%s'(.|\n)*Close to it: %s" % (key, near)):
             build(ConfigDict(type=key))
+
+
+def test_who_only_asks_gets_none():
+    assert PIPELINES.get("Nothing") is None and "Nothing" not in PIPELINES
+    assert get_loading_pipeline([dict(type="CustomCollect3D"), dict(type="LoadAnnotations3D")])
 
 
 def test_a_part_of_the_head_is_named_as_one():

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import sys
 from typing import Any, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
 from mmcv.utils import Registry
@@ -42,13 +43,11 @@ class Explaining(Registry):  # type: ignore[misc]
     """A registry whose errors are sentences; all else is mmcv's."""
 
     def get(self, key: str) -> Any:
+        """None for others that ask; where mmcv is about to build it, a sentence instead of its KeyError."""
         found = super().get(key)
-        if found is None:
+        if found is None and sys._getframe(1).f_code.co_name == "build_from_cfg":
             raise unknown(key, self.name, names_in([self]))
         return found
-
-    def __contains__(self, key: str) -> bool:
-        return super().get(key) is not None
 
     def _register_module(self, *args: Any, **kwargs: Any) -> None:
         """mmcv before 1.6 calls its first argument module_class."""
@@ -116,7 +115,7 @@ def names_in(found: Iterable[Registry]) -> List[str]:
 
 
 def _require(key: Any, where: str, found: Sequence[Registry]) -> None:
-    if isinstance(key, str) and not any(Registry.get(each, key) is not None for each in found):
+    if isinstance(key, str) and not any(each.get(key) is not None for each in found):
         raise unknown(key, where, names_in(found))
 
 
@@ -176,5 +175,5 @@ def check(config: Mapping[str, Any]) -> None:
 
 def _class_of(key: Any) -> type:
     detectors = registries("DETECTORS")
-    found = [Registry.get(each, key) for each in detectors] if key else []
+    found = [each.get(key) for each in detectors] if key else []
     return next((each for each in found if isinstance(each, type)), object)
