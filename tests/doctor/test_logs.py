@@ -82,6 +82,7 @@ def test_no_healthy_log_is_flagged(split):
         ("There are not enough slots available in the system to satisfy the 8 slots", "MPI-SLOTS"),
         ("OSError: [Errno 122] Disk quota exceeded: 'work_dirs/epoch_3.pth'", "FS-QUOTA"),
         ("sqlite3.OperationalError: database is locked", "SQLITE-LOCKED"),
+        ("ModuleNotFoundError: No module named 'mmengine'", "PKG-MMENGINE"),
         ("RuntimeError: ACL stream synchronize failed, error code:507015", "NPU-ACL"),
     ],
 )  # fmt: skip
