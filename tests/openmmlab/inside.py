@@ -20,7 +20,7 @@ from bevrepro.env.run import variables
 
 HERE = Path(__file__).resolve().parent
 FIRST = ("pytest", "pluggy", "iniconfig", "pytest-xdist", "execnet")
-BOOT = "import sys; sys.path.append(sys.argv.pop(1)); import pytest; sys.exit(pytest.console_main())"
+BOOT = "import sys; sys.path.append(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
 
 
 def tools(python: Path, version: str) -> Path:
