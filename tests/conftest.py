@@ -8,10 +8,10 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: as many threads as there are tests
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-if (
-    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):  # a script's `&` hands that down, to what tests start too
+# Ignored where a script started the tests with `&`, and so in what they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 
 @pytest.fixture(scope="session", autouse=True)
