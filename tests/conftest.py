@@ -13,7 +13,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-
 @pytest.fixture(scope="session", autouse=True)
 def builds(tmp_path_factory):
     """The CPU operators are compiled once for all tests, whichever cache a test gives to its programs."""
