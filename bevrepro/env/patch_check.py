@@ -125,5 +125,6 @@ def _git(tree: Path, *words: str) -> str | None:
     program = proc.which("git")
     if program is None:
         return None
-    done = proc.run([program, "-C", str(tree.resolve()), *words], timeout_s=GIT_S)
+    calm = ("-c", "core.fsmonitor=false")  # a program that the checkout names
+    done = proc.run([program, *calm, "-C", str(tree.resolve()), *words], timeout_s=GIT_S)
     return done.stdout if done.ok else None
