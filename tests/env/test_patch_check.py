@@ -68,7 +68,12 @@ def test_git_says_which_lines_differ(given, monkeypatch):
     diff = "@@ -0,0 +1,2 @@\n+# one\n+# two\n@@ -3,0 +6 @@\n+last = 1\n"
     said = {"rev-parse": f"{COMMIT}\n", "diff": diff}
     monkeypatch.setattr(proc, "which", lambda program: given / program)
-    monkeypatch.setattr(proc, "run", lambda argv, timeout_s: Done(0, said[argv[3]], ""))
+
+    def git(argv, timeout_s):
+        assert argv[1:3] == ["-c", "core.fsmonitor=false"], "a checkout's own program would be started"
+        return Done(0, said[argv[5]], "")
+
+    monkeypatch.setattr(proc, "run", git)
     found = patch_check.check(given)
     assert found.commit == COMMIT and not found.checks[0].fits
     assert found.checks[0].files[1].said == f"lines 1-2, 6 differ from {COMMIT}"
