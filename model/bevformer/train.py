@@ -14,7 +14,7 @@ import importlib
 import inspect
 import os
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -64,8 +64,6 @@ def main(argv: Sequence[str], talk: Talk) -> int:
 
 def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     from .data.dataset import NuScenesQueue
-    from .data.infos import check_infos, infos_path, load_infos
-    from .data.store import open_store
     from .evaluate import read_config
 
     check_gpus(args.gpus)
@@ -73,11 +71,7 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     talk = talk.only_errors() if follows else talk
     repeatable = ["ops.deterministic=True"] if args.deterministic else []
     config = override(read_config(args.config, talk), repeatable + args.cfg_options)
-    store = open_store(args.data_root)
-    infos = load_infos(infos_path(args.infos, "train"))
-    for note in getattr(infos, "notes", ()):
-        talk.note(note)
-    check_infos(infos, store)
+    store, infos = _data(args, talk)
     small = decoded_mib(infos.infos) <= CACHE_MIB
     device_type = "cuda" if args.gpus else "cpu"
     workers = _workers(args, sample_bytes(config, infos.infos, device_type))
@@ -115,6 +109,19 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         )
     talk.result(**result)
     return 0
+
+
+def _data(args: argparse.Namespace, talk: Talk) -> Tuple[Any, Any]:
+    """The store of images, and the infos of the training split, which go together."""
+    from .data.infos import check_infos, infos_path, load_infos
+    from .data.store import open_store
+
+    store = open_store(args.data_root)
+    infos = load_infos(infos_path(args.infos, "train"))
+    for note in getattr(infos, "notes", ()):
+        talk.note(note)
+    check_infos(infos, store)
+    return store, infos
 
 
 def _workers(args: argparse.Namespace, sample_b: int) -> int:
