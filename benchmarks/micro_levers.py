@@ -20,6 +20,8 @@ CASES = {
     "cpp, levers": ["--cfg-options", *SHARED, "ops.attention=cpp", *FP32],
     "cpp, levers, bf16": ["--amp", "bf16", "--cfg-options", *SHARED, "ops.attention=cpp", *FP32],
     "reference, levers, bf16": ["--amp", "bf16", "--cfg-options", *SHARED, "ops.attention=reference", *FP32],
+    # Where mmcv is: bevrepro env build --target cpu-openmmlab-torch2
+    "mmcv": ["--target", "cpu-openmmlab-torch2", "--cfg-options", *SHARED, "ops.attention=mmcv"],
     "cpp, memory lean": ["--memory", "sampling", "--cfg-options", *SHARED, "ops.attention=cpp"],
 }
 
