@@ -24,7 +24,12 @@ from bevrepro.env.target import names
 from bevrepro.probe.environment import probe_env
 
 TINY = 1e-6  # the logs' last digit
-SAME = {"host": ("cpu", "cpu_capability", "threads", "device", "gpu"), "versions": ("torch", "numpy", "cuda")}
+SAME = {
+    "host": ("cpu", "cpu_capability", "threads", "device", "gpu"),
+    "versions": ("torch", "numpy", "cuda"),
+    "operators": ("attention", "dcn"),
+    "levers": ("channels_last", "folded_norms", "adamw"),
+}
 EQUAL, WITHIN, PARTS = "equal", "within tolerance", "parts"
 NOT_COMPARED = ("epoch", "iter", "step", "time", "data_time", "memory")
 # Of the recorded command: with a value, flags; the rest comes from run.json or is this machine's.
@@ -274,9 +279,10 @@ def _differing(run: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[str
 
 
 def _ledger(run: Mapping[str, Any]) -> list[str]:
-    """Departures: another way to save memory rounds otherwise."""
+    """Departures: another way to save memory rounds otherwise. Operators and levers are compared as such."""
     entries = (entry for entry in run.get("ledger") or () if isinstance(entry, dict))
-    return [str(entry.get("what")) for entry in entries if entry.get("effect") != "identical"]
+    told = (entry for entry in entries if "lever" not in entry)
+    return [str(entry.get("what")) for entry in told if entry.get("effect") != "identical"]
 
 
 def judge(

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -11,6 +11,7 @@ from bevrepro.drive.axes import log_ticks, step_ticks
 from bevrepro.drive.compare_html import section
 from bevrepro.drive.report import CLASS_ERRORS, CLASSES, MEAN_ERRORS, Picture, Report, Score
 
+EFFECTS = ("changes the result", "same statistics", "equal up to rounding", "identical")
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 UNSEEN = (
     "The number on unseen scenes is printed beside the others for completeness. It is not the demo's claim: "
@@ -219,12 +220,15 @@ def _training(run: dict[str, Any] | None) -> str:
         ("Weights' digest", run.get("weights_digest")),
         ("Sessions", len(run.get("sessions") or [])),
     ]
-    ledger = [
-        f"{entry.get('what')} ({entry.get('effect')}): {entry.get('why')}"
-        for entry in run.get("ledger") or []
-    ]
-    rows.append(("Departures from the recipe", "; ".join(ledger) or "none"))
-    return f"<h2>Training</h2>{_facts(rows)}"
+    return f"<h2>Training</h2>{_facts(rows)}{_ledger(run.get('ledger') or [])}"
+
+
+def _ledger(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Every departure from the recipe, the gravest first."""
+    rank = {effect: place for place, effect in enumerate(EFFECTS)}
+    ordered = sorted(entries, key=lambda entry: rank.get(str(entry.get("effect")), -1))
+    rows = [(str(entry.get("what")), f"{entry.get('effect')}: {entry.get('why')}") for entry in ordered]
+    return "<h3>Departures from the recipe</h3>" + (_facts(rows) if rows else "<p>None.</p>")
 
 
 def _machine(report: Report) -> str:

@@ -26,7 +26,7 @@ SAME = (
     "name", "backbone.checkpoint_blocks", "backbone.dcn_backend", "schedule.samples_per_gpu",
     "schedule.world_size", "schedule.max_epochs", "schedule.max_steps", "ops.attention", "ops.deterministic",
     "ops.pixels", "ops.channels_last", "ops.folded_norms", "ops.cameras_at_once",
-    "ops.adamw",
+    "ops.adamw", "ops.gradients",
 )  # fmt: skip
 
 

@@ -34,10 +34,12 @@ from .bench_common import (
 )
 from .bench_models import OPTIONS, PLAIN, Contender, add_model_options, made_one_by_one, sizes_of, told
 from .config import Config, override
+from .gradients import build_gradients
 from .memory import is_out_of_memory
 from .nominal import ImageSize, nominal_sample
 from .optim import build_optimizer, clip_gradients, set_lr
 from .plan import peak_memory
+from .ranks import ALONE
 from .record import host_summary
 from .talk import Talk
 from .types import Sample
@@ -167,15 +169,17 @@ def stepper(contender: Contender, sample: Sample, device: torch.device) -> Tuple
     """A step that returns its loss, and the optimiser."""
     model, schedule = contender.model, contender.model.config.schedule
     optimizer = build_optimizer(model, schedule, model.config.ops.adamw)
+    gradients = build_gradients(model.config.ops.gradients)
     set_lr(optimizer, 0.0)  # every step has the weights of the first
 
     def step() -> float:
         torch.manual_seed(1)  # of the dropout masks
-        optimizer.zero_grad(set_to_none=True)
+        gradients.clear(model)
         with contender.precision.autocast(device):
             losses = model.loss(sample, np.random.RandomState(0))
         total = torch.stack(list(losses.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
+        gradients.sum(model, ALONE)
         clip_gradients(model, schedule.grad_clip)
         optimizer.step()
         return float(total.detach())

@@ -119,7 +119,8 @@ class OpsConfig:
     pixels: where decoded images are finished, `worker` or `device`; decoder: `cv2`, `simplejpeg` or
     `cv2-half`.  channels_last, folded_norms: `on` or `off`; on folds frozen norms in training too, auto only
     where no gradient is asked for.  cameras_at_once: images that go through the backbone together there, 0
-    chooses.  adamw: `fused`, `foreach` or `loop`.  auto is the best that the device has.
+    chooses.  adamw: `fused`, `foreach` or `loop`.  gradients: `own` or `flat`, see gradients.py.  auto is the
+    best that the device has.
     """
 
     attention: str = "auto"
@@ -130,6 +131,7 @@ class OpsConfig:
     folded_norms: str = "auto"
     cameras_at_once: int = 0
     adamw: str = "auto"
+    gradients: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 B batch, N cameras, C channels, h, w a level's size.
 """
 
-from typing import Any, Dict, List, Optional
+from typing import Any, List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -49,29 +49,6 @@ def images_at_once(asked: int, device_type: str, height: int, width: int) -> Opt
 def computing_dtype(parameter: Tensor) -> torch.dtype:
     """Of convolutions with that weight: autocast's, where it is on."""
     return autocast_dtype(parameter.device.type) or parameter.dtype
-
-
-def levers_record(
-    model: Any, optimizer: torch.optim.Optimizer, dtype: Optional[torch.dtype]
-) -> Dict[str, Any]:
-    """What `auto` of config.OpsConfig came to; dtype: what autocast computes in, None without it.
-
-    Empty for a model without a backbone of its own.
-    """
-    backbone, config = getattr(model, "img_backbone", None), getattr(model, "config", None)
-    if backbone is None or config is None:
-        return {}
-    weight, ops = next(backbone.parameters()), config.ops
-    resnet, folded = isinstance(backbone, ResNet), switched("folded_norms", ops.folded_norms, True)
-    kinds = [name for name in ("fused", "foreach") if optimizer.defaults.get(name)]
-    return {
-        "channels_last": channels_last(
-            ops.channels_last, backbone, weight.device.type, dtype or weight.dtype
-        ),
-        "folded_norms": "off" if not (resnet and folded) else "all" if backbone.fold_norms else "history",
-        "cameras_at_once": ops.cameras_at_once,
-        "adamw": kinds[0] if kinds else ops.adamw,
-    }
 
 
 def prepare(backbone: nn.Module, ops: OpsConfig) -> None:

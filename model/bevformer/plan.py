@@ -27,6 +27,7 @@ from .describe import (
 )
 from .detector import BEVFormer, build_model
 from .errors import UserError
+from .gradients import build_gradients
 from .ledger import ROUNDING
 from .nominal import image_size, nominal_meta
 from .rungs import Rung, apply_rungs, asked_by, other_models, rung, rungs_for
@@ -200,6 +201,8 @@ def measure_phases(
     shape = (batch, config.transformer.num_cams, 3, *size.padded_hw)
     phases = {}
     with live, _autocast(amp):
+        live.label = "gradients"
+        build_gradients(config.ops.gradients).clear(ghost)
         live.label = "images and embeddings"
         bev = None
         ghost.eval()

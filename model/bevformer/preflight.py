@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from .loading import draw_queues
-from .memory import forget_gradients
 from .ranks import BUCKET_B
 from .step import Training, backward
 from .talk import Talk
@@ -76,11 +75,11 @@ def _step(job: Training, samples: List[Sample], boxes: int) -> None:
 
 def _later(job: Training) -> List[torch.Tensor]:
     """Room for the moments that the optimiser has not made yet, and for the gradients of the rank before."""
-    forget_gradients(job.model)
+    job.gradients.clear(job.model)
     trained = [p for p in job.model.parameters() if p.requires_grad]
     if len(job.ranks.mine) > 1:
         for parameter in trained:
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     without = [p for p in trained if not job.optimizer.state.get(p)]
     return [torch.empty_like(p) for p in without for _ in range(MOMENTS)]
 

@@ -63,7 +63,7 @@ class Ranks:
         if self.processes == 1:
             return list(numbers)
         tensor = torch.tensor(list(numbers), dtype=torch.float64, device=_device_of_group())
-        self._reduce(tensor)
+        self.add_up(tensor)
         return [float(number) for number in tensor.cpu()]
 
     def gather(self, value: Any) -> List[Any]:
@@ -82,7 +82,7 @@ class Ranks:
         used = self.sum([float(p.grad is not None) for p in parameters])
         for bucket in _buckets([p for p, count in zip(parameters, used) if count]):
             flat = torch.cat([_gradient(p).reshape(-1) for p in bucket])
-            self._reduce(flat)
+            self.add_up(flat)
             for p, summed in zip(bucket, flat.split([p.numel() for p in bucket])):
                 p.grad = summed.view_as(p).clone()
 
@@ -107,7 +107,8 @@ class Ranks:
                 "Give all of them the same files and options.",
             )
 
-    def _reduce(self, tensor: torch.Tensor) -> None:
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """In place, the sum over all processes; on the group's device."""
         self._together(lambda: torch.distributed.all_reduce(tensor))
 
     def _together(self, act: Callable[[], Any]) -> None:

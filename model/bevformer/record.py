@@ -15,9 +15,9 @@ import torch
 from . import __version__
 from .atomic import write_atomically
 from .config import Config, to_dict
-from .extractor import levers_record
 from .frames import frames_digest
 from .ledger import fidelity_ledger, of_environments
+from .levers import levers_entries, levers_record
 from .loop import Outcome
 from .operators import not_repeatable, operators_record
 from .provenance import code_record, environment_record, numerics, package_digest
@@ -160,6 +160,9 @@ class RunKeeper:
             not_repeatable(job.model, job.device),
         )
         self._session = _session(options, job, preflight)
+        self.ledger += levers_entries(
+            self._session["operators"], self._session["levers"], job.device.type, job.ranks.processes
+        )
         if len(hosts) > 1:
             self._session["hosts"] = [dict(host) for host in hosts]
         resumes = bool(job.first_step or options.resume)

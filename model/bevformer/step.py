@@ -11,6 +11,7 @@ from torch import Tensor
 from .amp import LossScale
 from .config import ScheduleConfig
 from .finite import not_finite, require_finite, require_finite_gradients, require_finite_state
+from .gradients import OWN, OwnGradients
 from .loading import Drawn, Loader
 from .matching import Diverged
 from .memory import NOTHING, Memory, is_out_of_memory
@@ -40,6 +41,7 @@ class Training:
     workers: int = 0
     start: str = ""  # the checkpoint that it goes on from
     memory: Memory = NOTHING
+    gradients: OwnGradients = OWN
 
     def save(self, saver: Saver, done: int) -> str:
         """Raises Diverged instead of writing what is not finite: the checkpoints there are stay the last."""
@@ -102,7 +104,7 @@ def _gradients(
     job: Training, data: StepData, step: int, mean_positives: float, clock: Clock
 ) -> Tuple[List["Terms"], float]:
     """The loss terms of this process's ranks, whose gradients are added up, and seconds spent reading."""
-    job.optimizer.zero_grad(set_to_none=True)
+    job.gradients.clear(job.model)
     by_rank, loaded_s = [], 0.0
     for place, each in enumerate(data.drawn):
         start_s = clock()
@@ -157,7 +159,7 @@ def _update(job: Training, by_rank: Sequence[Terms]) -> Dict[str, float]:
     """Add up the gradients of all processes, clip, and step; the mean terms with what that adds to them."""
     if job.scale.state() is not None:
         return _update_scaled(job, by_rank)
-    job.ranks.sum_gradients(job.model)
+    job.gradients.sum(job.model, job.ranks)
     norm = gradient_norm(job.model)
     found, numbers = read(by_rank, norm)
     terms = mean_terms(found, job.ranks)
@@ -172,7 +174,7 @@ def _update_scaled(job: Training, by_rank: Sequence[Terms]) -> Dict[str, float]:
     if not_finite(terms):
         job.scale.overflowed()
         return {"grad_norm": 0.0, "loss_scale": used, "skipped": 1.0}
-    job.ranks.sum_gradients(job.model)
+    job.gradients.sum(job.model, job.ranks)
     if not job.scale.unscale(job.model):
         return dict(terms, grad_norm=0.0, loss_scale=used, skipped=1.0)
     norm = gradient_norm(job.model)

@@ -25,6 +25,7 @@ from .checkpoint import load_weights
 from .config import Config, override
 from .errors import ConfigError, DataError
 from .frames import frame_lines
+from .gradients import build_gradients
 from .init_weights import initialise
 from .ladder import (
     OFF,
@@ -297,6 +298,7 @@ def _run_ranks(
         workers=options.workers,
         start=resumed["path"] if resumed else "",
         memory=memory,
+        gradients=build_gradients(config.ops.gradients),
     )
     return train_into(config, options, job, talk, init, validator, _checked(job, options, resumed, talk))
 

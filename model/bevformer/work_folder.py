@@ -10,6 +10,7 @@ from .atomic import write_atomically
 from .config import Config, to_dict
 from .errors import DiskError, UserError
 from .frames import frames_digest, write_frames
+from .levers import levers_sentence
 from .loop import Diverged, Interrupted, train_loop
 from .memory import OutOfMemory
 from .optim import lr_factor
@@ -60,8 +61,11 @@ def train_into(
         write_frames(options.work_dir, options.frames)
     keeper = record.RunKeeper(config, options, job, init, checked, hosts)
     said = checked["entries"] if checked else []  # by the preflight
-    for entry in (entry for entry in keeper.ledger if entry not in said):
+    for entry in (entry for entry in keeper.ledger if entry not in said and "lever" not in entry):
         talk.note("%s (%s): %s" % (entry["what"], entry["effect"], entry["why"]))
+    computed = levers_sentence([entry for entry in keeper.ledger if "lever" in entry])
+    if computed:
+        talk.note(computed)
     return _lead(config, options, job, saver, keeper, talk, validator)
 
 

@@ -100,6 +100,15 @@ def test_another_way_to_save_memory_is_a_difference():
     assert differing({**RUN, "ledger": [{**entry, "effect": "identical"}]}, RUN) == ()
 
 
+def test_another_operator_or_lever_is_a_difference_and_its_entry_is_not_told_again():
+    then = {**session(), "operators": {"attention": "cpp"}, "levers": {"adamw": "fused"}}
+    now = {**then, "operators": {"attention": "reference"}}
+    entry = {"what": "by cpp", "effect": "equal up to rounding", "why": "-", "lever": "attention"}
+    runs = ({**RUN, "sessions": [then], "ledger": [entry]}, {**RUN, "sessions": [now]})
+    assert differing(*runs) == ("attention: cpp then, reference now",)
+    assert differing(RUN, runs[1]) == ()  # an older record says neither
+
+
 def test_what_an_older_record_does_not_say_is_no_difference():
     assert differing(RUN, {**RUN, "sessions": [session(cpu_capability="AVX2")]}) == ()
 

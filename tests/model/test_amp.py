@@ -54,7 +54,7 @@ def test_fp64_is_double_from_the_images_to_the_weights(tmp_path):
     weights = load_checkpoint(first["checkpoint"])["state_dict"]
     assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float64}
     record = json.loads((tmp_path / "run.json").read_text())
-    assert [(each["what"], each["effect"]) for each in record["ledger"]] == [
+    assert [(each["what"], each["effect"]) for each in record["ledger"] if "lever" not in each] == [
         ("fp64 instead of fp32", "equal up to rounding")
     ]
     (log,) = tmp_path.glob("*.log.json")

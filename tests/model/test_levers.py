@@ -22,8 +22,10 @@ from bevformer.config import BackboneConfig, NeckConfig, OpsConfig, ScheduleConf
 from bevformer.detector import build_model  # noqa: E402
 from bevformer.errors import ConfigError  # noqa: E402
 from bevformer.evaluate import ready_step  # noqa: E402
-from bevformer.extractor import Extractor, arranged, images_at_once, levers_record, prepare  # noqa: E402
+from bevformer.extractor import Extractor, arranged, images_at_once, prepare  # noqa: E402
 from bevformer.folded import FoldedResNet  # noqa: E402
+from bevformer.ledger import IDENTICAL, ROUNDING  # noqa: E402
+from bevformer.levers import levers_entries, levers_record, levers_sentence  # noqa: E402
 from bevformer.neck import FPN  # noqa: E402
 from bevformer.nominal import image_size, nominal_frame, nominal_meta  # noqa: E402
 from bevformer.ops.dcn_rows import modulated_deform_conv_rows  # noqa: E402
@@ -195,7 +197,9 @@ def test_a_run_records_what_auto_came_to(camera, option, folded):
     model = types.SimpleNamespace(img_backbone=copy.deepcopy(camera.backbone), config=config)
     prepare(model.img_backbone, config.ops)
     found = levers_record(model, build_optimizer(nn.Linear(1, 1), ScheduleConfig(), "loop"), torch.bfloat16)
-    assert found == dict(channels_last=True, folded_norms=folded, cameras_at_once=0, adamw="loop")
+    assert found == dict(
+        channels_last=True, folded_norms=folded, cameras_at_once=6, adamw="loop", gradients="own"
+    )
 
 
 def test_where_onednn_fuses_it_gives_torchs_numbers(camera, images, monkeypatch):
@@ -250,3 +254,35 @@ def test_positions_that_are_no_numbers_stay_where_they_are():
     out = modulated_deform_conv_rows(x, offset, mask, weight, 1, 1, 1)
     assert out[0, :, (2, 1), (2, 1)].isnan().all() and out.isnan().sum() == 6
     assert torch.allclose(out[~out.isnan()], right[~out.isnan()])
+
+
+CPU_NOW = dict(channels_last=True, folded_norms="history", cameras_at_once=1, adamw="fused", gradients="own")
+PLAIN = dict(channels_last=False, folded_norms="off", cameras_at_once=6, adamw="loop", gradients="own")
+
+
+@pytest.mark.parametrize(
+    "device, operators, levers, told",
+    [
+        ("cpu", {"attention": "reference"}, PLAIN, []),
+        ("cpu", {"attention": "mmcv", "dcn": "mmcv"}, PLAIN, []),
+        ("cuda", {"attention": "mmcv", "dcn": "mmcv"}, PLAIN, []),
+        ("cuda", {"attention": "triton", "dcn": "torchvision"}, PLAIN, ["attention", "dcn"]),
+        ("cuda", {"attention": "reference"}, PLAIN, ["attention"]),
+        ("cpu", {"attention": "cpp"}, CPU_NOW,
+         ["attention", "channels_last", "folded_norms", "cameras_at_once", "adamw"]),
+        ("cpu", {}, {}, []),
+    ],
+)  # fmt: skip
+def test_what_is_computed_otherwise_than_upstream_is_in_the_ledger(device, operators, levers, told):
+    entries = levers_entries(operators, levers, device)
+    assert [entry["lever"] for entry in entries] == told
+    assert {entry["effect"] for entry in entries} <= {ROUNDING}
+    sentence = levers_sentence(entries)
+    assert sentence.endswith("equal up to rounding.") if told else sentence == ""
+    assert all(entry["what"] in sentence for entry in entries)
+
+
+@pytest.mark.parametrize("processes, effect", [(1, IDENTICAL), (2, IDENTICAL), (3, ROUNDING)])
+def test_a_common_buffer_rounds_otherwise_where_more_than_two_processes_add_up(processes, effect):
+    (entry,) = levers_entries({}, dict(PLAIN, gradients="flat"), "cpu", processes)
+    assert entry["effect"] == effect and effect in levers_sentence([entry])

@@ -170,7 +170,7 @@ def test_what_changes_the_result_is_only_chosen_where_it_is_allowed(tmp_path, he
     with pytest.raises(OutOfMemory):
         as_allowed(tmp_path, heard, monkeypatch, refusals=1)
     as_allowed(tmp_path, heard, monkeypatch, refusals=2, allow="changes")
-    first, second = run_json(tmp_path)["ledger"]
+    first, second = rungs_in(tmp_path)
     assert (first["rung"], first["effect"]) == ("bf16", "same statistics")
     assert (second["rung"], second["effect"]) == ("half-grid", "changes the result")
     assert "--allow changes" in second["why"] and run_json(tmp_path)["precision"]["kind"] == "bf16"
@@ -183,7 +183,7 @@ def test_a_smaller_model_can_be_named(tmp_path, heard):
     words = dict(memory="half-grid", allow="changes")
     config, data = small_frames.config(1), small_frames.SmallFrames()
     train.run_as_allowed(config, lambda config: data, Options(str(tmp_path), **words), heard)
-    (entry,) = run_json(tmp_path)["ledger"]
+    (entry,) = rungs_in(tmp_path)
     assert entry["why"] == "--memory asks for it" and entry["cfg_options"][0] == "encoder.bev_h=4"
     assert (
         load_checkpoint(str(tmp_path / "latest.pth"))["state_dict"][
