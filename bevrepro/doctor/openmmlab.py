@@ -30,8 +30,7 @@ def _clash(row: facts.Row, machine: Machine) -> str | None:
     sides = [Requirement(row[side]) for side in ("first", "second")]
     versions = [version_of(machine, side.name) for side in sides]
     both = all(_matches(version, side.specifier) for version, side in zip(versions, sides, strict=True))
-    tested = not row.get("beyond_selftest") and tested_together(machine, *(side.name for side in sides))
-    if not both or tested:
+    if not both or tested_together(machine, *(side.name for side in sides)):
         return None
     return " with ".join(f"{side.name} {version}" for version, side in zip(versions, sides, strict=True))
 

@@ -67,8 +67,7 @@ def stand_in(request, built, tmp_path):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_built_environment_is_well(built, target):
-    found = {each.id: each.severity for each in stack.examine(built(target) / "bin/python")}
-    assert set(found) <= {"weights-only"} and Severity.FAIL not in found.values()
+    assert stack.examine(built(target) / "bin/python") == ()
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import envs_dir, patches_dir
-from bevrepro.env import evidence, selftest, target
+from bevrepro.env import evidence, patchset, selftest, target
 from bevrepro.env.lockfile import read_lock
 
 NAMED_IN_ISSUE_5 = {
@@ -52,6 +53,15 @@ def test_what_a_target_names_is_there(name):
 def pins(found):
     wanted = [Requirement(each) for each in found.requirements]
     return [each for each in wanted if str(each.specifier).startswith("==")]
+
+
+@pytest.mark.parametrize("name", [each for each in ALL if target.load(each).stack == "openmmlab1"])
+def test_where_torch_stops_at_mmcvs_own_checkpoints_mmcv_is_patched(name):
+    """The doctor is quiet about `weights-only` in what was built of a target, for this reason."""
+    found = target.load(name)
+    torch = Version(next(iter(Requirement(found.torch_requirement).specifier)).version)
+    patches = {patch.file for each in found.patches for patch in patchset.load(each).patches}
+    assert torch < Version("2.6") or "0010-let-numbers-into-checkpoints.patch" in patches
 
 
 @pytest.mark.parametrize("name", [each for each in ALL if target.load(each).cuda])
