@@ -7,10 +7,9 @@ still has to be there: it is replaced by a function of the same type that says s
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from bevrepro.core.errors import ConfigError
+from bevrepro.env.operator_names import refuse_unknown
 
 FOLDER = "mmcv/ops/csrc/pytorch"
 PARTS = (".", "cpu", "cuda")
@@ -44,18 +43,9 @@ def leave_out(source: Path, wanted: Iterable[str]) -> tuple[str, ...]:
 
     ConfigError for a name that mmcv does not have.
     """
-    folder = source / FOLDER
-    files = {part: sorted((folder / part).glob("*.c*")) for part in PARTS}
-    known = {operator_of(path) for paths in files.values() for path in paths} - ALWAYS
-    keep = set(wanted)
-    for name in sorted(keep - known):
-        near = get_close_matches(name, known, n=1)
-        raise ConfigError(
-            f"mmcv has no operator {name!r}" + (f"; is {near[0]!r} meant?" if near else ""),
-            f"It has: {', '.join(sorted(known))}",
-            "Correct --operators, or `operators` in the target.",
-        )
-    for path in (path for paths in files.values() for path in paths):
+    folder, keep, known = source / FOLDER, set(wanted), names(source)
+    refuse_unknown(keep, known, source.name)
+    for path in _files(folder):
         if operator_of(path) not in keep | ALWAYS:
             path.unlink()
     left = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.c*")))
@@ -65,6 +55,11 @@ def leave_out(source: Path, wanted: Iterable[str]) -> tuple[str, ...]:
         if path.exists():
             _complete(path, left, done)
     return tuple(sorted(known - keep))
+
+
+def names(source: Path) -> set[str]:
+    """Every operator of an unpacked sdist."""
+    return {operator_of(path) for path in _files(source / FOLDER)} - ALWAYS
 
 
 def operator_of(path: Path) -> str:
@@ -87,6 +82,10 @@ def declarations(text: str) -> list[Declaration]:
 def is_defined(name: str, text: str) -> bool:
     """Whether a function of that name has a body in it. Pure."""
     return re.search(rf"\b{name}\s*\([^;{{}}]*\)\s*{{", text) is not None
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for part in PARTS for path in sorted((folder / part).glob("*.c*"))]
 
 
 def _complete(path: Path, left: str, done: set[tuple[str, str]]) -> None:

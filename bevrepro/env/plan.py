@@ -201,7 +201,9 @@ def _steps(plan: Plan) -> tuple[Step, ...]:
     if plan.sdists:
         steps.append(Step("build-requirements", f"{len(plan.locks.build)} packages that builds need"))
     for pin in plan.sdists:
-        steps.append(Step(f"build-{pin.name}", f"{pin.name} {pin.version} built from its sdist"))
+        chosen = target.build.operators if pin.name.startswith("mmcv") else ()
+        only = f", of its operators only {', '.join(chosen)}" if chosen else ""
+        steps.append(Step(f"build-{pin.name}", f"{pin.name} {pin.version} built from its sdist{only}"))
     if plan.sdists:
         steps.append(Step("built", "what was built, installed", changes=True))
     for each in plan.patches:

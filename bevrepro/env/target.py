@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from bevrepro.core.errors import ConfigError
 from bevrepro.core.paths import envs_dir
+from bevrepro.env import operator_names
 from bevrepro.facts import tomllib
 
 LEVELS = ("resolved", "installed", "compiled", "ran-on-cpu", "ran-on-gpu")
@@ -199,12 +200,24 @@ def read(path: Path) -> Target:
 
 
 def with_operators(target: Target, names: Sequence[str]) -> Target:
-    """The target with only these of mmcv's operators compiled. ConfigError where it compiles none at all."""
+    """The target with only these of mmcv's operators compiled. ConfigError where it compiles none at all, and
+    for a name that its mmcv does not have."""
     if not any(each.startswith("mmcv") for each in target.build.sdists):
         raise ConfigError(
             f"the target {target.name} compiles no operators of mmcv", "--operators chooses among them."
         )
+    _check_operators(target.requirements, names)
     return replace(target, build=replace(target.build, operators=tuple(sorted(set(names)))))
+
+
+def _check_operators(requirements: Sequence[str], names: Sequence[str]) -> None:
+    """ConfigError for what is no operator of the mmcv that is pinned. What is not known of a version that
+    nobody has looked into is seen when its sdist is unpacked (operators.leave_out)."""
+    for each in requirements if names else ():
+        pinned = re.fullmatch(r"(mmcv(?:-full)?)==([\w.]+)", each.replace(" ", ""))
+        known = operator_names.known(*pinned.groups()) if pinned else None
+        if pinned and known is not None:
+            operator_names.refuse_unknown(names, known, " ".join(pinned.groups()))
 
 
 def _slip(error: Exception) -> str:
@@ -243,6 +256,7 @@ def _target(table: dict[str, Any], path: Path) -> Target:
         path=path,
     )
     _one_of(target.hardware.kind, KINDS, "hardware.kind")
+    _check_operators(target.requirements, target.build.operators)
     for each in target.evidence:
         _one_of(each.level, LEVELS, "evidence.level")
         _day(each.date, "evidence.date")

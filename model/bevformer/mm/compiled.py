@@ -1,8 +1,14 @@
-"""mmcv's compiled operators, asked one by one with inputs whose answer is known without computing."""
+"""mmcv's compiled operators, asked one by one with inputs whose answer is known without computing.
+
+What an operator may answer is known beforehand: devices.json has, for each mmcv that a target pins, the C++
+functions that are there for a device.  Those have to answer; the others may say that they are not there.
+"""
 
 import importlib
+import json
 import math
-from typing import Any, Callable, Dict, List, Tuple
+import os
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -10,17 +16,35 @@ from torch import Tensor
 ANSWERS, WRONG, FAILS = "answered", "computed something else", "failed"
 NOT_FOR, LEFT_OUT = "not for this device", "left out"
 TOLERANCE = 1e-4
-# What mmcv 1.x and torch say where an operator has no version for a device, or there is no CUDA.
+# What mmcv's dispatcher says of a device that a function is not there for; the second where its Python code
+# puts a helper on a GPU before that, and the rest where torch has none to put it on.
 NOT_FOR_WORDS = (
-    "implementation for device",
-    "not compiled with",
-    "not implemented on",
-    "is not supported",
-    "must be a CUDA",
-    "no NVIDIA driver",
-    "torch.cuda.",
+    ": implementation for device",
+    ", inconsistent device:",
+    "Not compiled with GPU support",
+    "Torch not compiled with CUDA enabled",
+    "Found no NVIDIA driver on your system",
 )
 LEFT_OUT_WORDS = "was left out when mmcv was compiled"
+NO_CUDA = "not available"  # of mmcv._ext.get_compiling_cuda_version()
+DEVICES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "devices.json")
+
+
+class Case(NamedTuple):
+    """How an operator is asked, and the C++ function that answers; cuda: None where mmcv asks the CPU's."""
+
+    ask: Callable[[str], Tuple[Any, Any]]
+    cpu: str
+    cuda: Optional[str]
+
+    def function_on(self, device: str) -> Tuple[str, str]:
+        """The function's device and name."""
+        return ("cpu", self.cpu) if device == "cpu" or self.cuda is None else ("cuda", self.cuda)
+
+
+def left_out(error: BaseException) -> bool:
+    """Whether it is what `env build --operators` puts in place of a function that it does not compile."""
+    return LEFT_OUT_WORDS in str(error)
 
 
 def build_of_mmcv() -> Dict[str, str]:
@@ -35,18 +59,27 @@ def build_of_mmcv() -> Dict[str, str]:
 
 def ask_all(device: str) -> List[Dict[str, Any]]:
     """operator, answer (one of the words above), said."""
-    return [dict(operator=name, **_ask(case, device)) for name, case in CASES.items()]
+    there = functions()
+    return [dict(operator=name, **_ask(case, device, there)) for name, case in CASES.items()]
 
 
-def _ask(case: Callable[[str], Tuple[Any, Any]], device: str) -> Dict[str, str]:
+def functions() -> FrozenSet[Tuple[str, str]]:
+    """Device and name of the C++ functions that this mmcv has; empty for one that nobody has looked into."""
+    with open(DEVICES, encoding="utf-8") as stream:
+        row = json.load(stream).get("mmcv-full %s" % importlib.import_module("mmcv").__version__, {})
+    devices = ("cpu",) if build_of_mmcv()["cuda"] == NO_CUDA else ("cpu", "cuda")
+    return frozenset((device, name) for device in devices for name in row.get(device, ()))
+
+
+def _ask(case: Case, device: str, there: FrozenSet[Tuple[str, str]]) -> Dict[str, str]:
     try:
-        found, right = case(device)
+        found, right = case.ask(device)
     except Exception as error:  # an operator refuses with what it likes
         said = " ".join(str(error).split()) or type(error).__name__
-        if LEFT_OUT_WORDS in said:
+        if left_out(error):
             return {"answer": LEFT_OUT, "said": said}
-        unsupported = any(word in said for word in NOT_FOR_WORDS)
-        return {"answer": NOT_FOR if unsupported else FAILS, "said": said}
+        absent = case.function_on(device) not in there and any(word in said for word in NOT_FOR_WORDS)
+        return {"answer": NOT_FOR if absent else FAILS, "said": said}
     said = _difference(torch.as_tensor(found).detach().double().cpu(), torch.as_tensor(right).double())
     return {"answer": WRONG if said else ANSWERS, "said": said}
 
@@ -165,19 +198,26 @@ def _furthest_point_sample(device: str) -> Tuple[Any, Any]:
     return _ops().furthest_point_sample(points, 2), [[0, 2]]
 
 
-CASES: Dict[str, Callable[[str], Tuple[Any, Any]]] = {
-    "modulated_deform_conv2d": _modulated_deform_conv,
-    "ms_deform_attn": _ms_deform_attn,
-    "nms": _nms,
-    "soft_nms": _soft_nms,
-    "box_iou_rotated": _box_iou_rotated,
-    "nms_rotated": _nms_rotated,
-    "bbox_overlaps": _bbox_overlaps,
-    "roi_align": _roi_align,
-    "roi_pool": _roi_pool,
-    "deform_conv2d": _deform_conv,
-    "voxelization": _voxelization,
-    "sigmoid_focal_loss": _sigmoid_focal_loss,
-    "points_in_boxes": _points_in_boxes,
-    "furthest_point_sample": _furthest_point_sample,
+def _case(ask: Callable[[str], Tuple[Any, Any]], function: str) -> Case:
+    """Of one whose function has the same name everywhere."""
+    return Case(ask, function, function)
+
+
+CASES: Dict[str, Case] = {
+    "modulated_deform_conv2d": _case(_modulated_deform_conv, "modulated_deformable_im2col_impl"),
+    "ms_deform_attn": _case(_ms_deform_attn, "ms_deform_attn_impl_forward"),
+    "nms": _case(_nms, "nms_impl"),
+    "soft_nms": Case(_soft_nms, "softnms_impl", None),
+    "box_iou_rotated": _case(_box_iou_rotated, "box_iou_rotated_impl"),
+    "nms_rotated": Case(_nms_rotated, "nms_rotated_cpu", "nms_rotated_cuda"),
+    "bbox_overlaps": _case(_bbox_overlaps, "bbox_overlaps_impl"),
+    "roi_align": _case(_roi_align, "roi_align_forward_impl"),
+    "roi_pool": _case(_roi_pool, "roi_pool_forward_impl"),
+    "deform_conv2d": _case(_deform_conv, "deformable_im2col_impl"),
+    "voxelization": _case(_voxelization, "hard_voxelize_forward_impl"),
+    "sigmoid_focal_loss": _case(_sigmoid_focal_loss, "sigmoid_focal_loss_forward_impl"),
+    "points_in_boxes": Case(
+        _points_in_boxes, "points_in_boxes_cpu_forward", "points_in_boxes_all_forward_impl"
+    ),
+    "furthest_point_sample": _case(_furthest_point_sample, "furthest_point_sampling_forward_impl"),
 }
