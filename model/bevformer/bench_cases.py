@@ -30,7 +30,8 @@ KINDS = ("temporal", "spatial", "decoder", "spatial layer")
 @dataclass(frozen=True)
 class Case:
     """call(backend, inputs) is what is timed.  inputs: leaves that want gradients.  held: tensors that are
-    there anyway.  part: the same on fewer rows, where gradients are compared.
+    there anyway.  part: the same on fewer rows, where gradients are compared.  residual: the output is a
+    change of inputs[0], which is added to it.
     """
 
     name: str
@@ -38,6 +39,11 @@ class Case:
     call: Callable[[Backend, Sequence[Tensor]], Tensor]
     held: Tuple[Tensor, ...] = ()
     part: Optional["Case"] = None
+    residual: bool = False
+
+    def compared(self, out: Tensor) -> Tensor:
+        """What of an output is compared: without what was only added to it and would hide a difference."""
+        return out.double() - self.inputs[0].detach().double() if self.residual else out.double()
 
 
 def make_case(config: Config, kind: str, dtype: torch.dtype, device: torch.device) -> Case:
@@ -142,7 +148,7 @@ def spatial_layer(config: Config, dtype: torch.dtype, device: torch.device) -> C
         return out
 
     weights = tuple(layer.parameters())
-    return Case("", (query, features, *weights), call, _tensors(visible.pairs))
+    return Case("", (query, features, *weights), call, _tensors(visible.pairs), residual=True)
 
 
 def _twin(layer: SpatialCrossAttention, backend: Backend) -> nn.Module:

@@ -26,6 +26,7 @@ import torch
 from .atomic import write_atomically
 from .config import PRESETS, Config
 from .errors import ConfigError
+from .memory import OutOfMemory, give_back, is_out_of_memory
 from .provenance import code_record
 from .record import host_summary, now_text, versions
 from .talk import Talk
@@ -37,6 +38,7 @@ CONTENDERS = ("triton", "mmcv", "deformops", "simplejpeg", "scipy", "cv2")
 WAIT_CYCLES = 4_000_000  # of a GPU's clock: about two milliseconds
 Work = Callable[[], Any]
 T = TypeVar("T")
+After = Callable[[Dict[str, List[T]]], None]
 
 
 @dataclass(frozen=True)
@@ -168,26 +170,72 @@ def seconds_of(work: Work, device: torch.device, queued: bool = False) -> float:
     return float(first.elapsed_time(last)) / 1e3
 
 
-def compete(works: Mapping[str, Work], device: torch.device, protocol: Protocol) -> Dict[str, List[float]]:
+def compete(
+    works: Mapping[str, Work],
+    device: torch.device,
+    protocol: Protocol,
+    lost: Optional[Dict[str, str]] = None,
+    after: Optional[After[float]] = None,
+) -> Dict[str, List[float]]:
     """Seconds of every round by contender; see `take_turns`."""
     runs = {name: functools.partial(seconds_of, work, device) for name, work in works.items()}
-    return take_turns(runs, protocol)
+    return take_turns(runs, protocol, lost, after)
 
 
-def take_turns(runs: Mapping[str, Callable[[], T]], protocol: Protocol) -> Dict[str, List[T]]:
-    """What every round returned, by contender: A, B, then B, A, ..., so that other load falls on all."""
-    names = list(runs)
-    found: Dict[str, List[T]] = {name: [] for name in names}
+def take_turns(
+    runs: Mapping[str, Callable[[], T]],
+    protocol: Protocol,
+    lost: Optional[Dict[str, str]] = None,
+    after: Optional[After[T]] = None,
+) -> Dict[str, List[T]]:
+    """What every round returned, by contender: A, B, then B, A, ..., so that other load falls on all.
+
+    lost: takes why a contender failed; the others go on without it.  Without `lost` the error is raised.
+    after: told what there is so far after every round that counts.
+    """
+    found: Dict[str, List[T]] = {name: [] for name in runs}
+    failed: Dict[str, str] = {} if lost is None else lost
     for _ in range(protocol.warm_up):
-        for name in names:
-            runs[name]()
+        _round(runs, list(found), {}, failed, lost is None)
     started_s = time.monotonic()
     for done in range(protocol.repeats):
         if done >= protocol.least and time.monotonic() - started_s > protocol.seconds:
             break
-        for name in names if done % 2 == 0 else names[::-1]:
-            found[name].append(runs[name]())
-    return found
+        _round(runs, list(found) if done % 2 == 0 else list(found)[::-1], found, failed, lost is None)
+        if after is not None:
+            after({name: values for name, values in found.items() if name not in failed})
+    return {name: values for name, values in found.items() if name not in failed}
+
+
+def _round(
+    runs: Mapping[str, Callable[[], T]],
+    names: Sequence[str],
+    found: Dict[str, List[T]],
+    failed: Dict[str, str],
+    strict: bool,
+) -> None:
+    """One turn of each that has not failed; `found` keeps what they return for the names that it has."""
+    for name in names:
+        if name in failed:
+            continue
+        try:
+            value = runs[name]()
+        except Exception as error:  # told in `failed`: one contender is not the end of the others
+            if strict:
+                raise
+            failed[name] = reason(error)
+        else:
+            found.get(name, []).append(value)
+        if name in failed:  # only now does nothing hold the frames of what failed
+            give_back()
+
+
+def reason(error: BaseException) -> str:
+    """In one line, why a contender has no numbers."""
+    if is_out_of_memory(error) or isinstance(error, OutOfMemory):
+        return "out of memory"
+    lines = str(error).strip().splitlines() or ["no words"]
+    return "%s: %s" % (type(error).__name__, lines[0][:200])
 
 
 def row(
@@ -236,10 +284,16 @@ def ratio(
     return [made if goal is None else dict(made, goal=goal, met=times >= goal)]
 
 
+def keep(result: Dict[str, Any], out: Optional[str]) -> None:
+    """What there is so far, so that it stays where the rest is cut off."""
+    if out:
+        write_atomically(out, as_text(result))
+
+
 def deliver(result: Dict[str, Any], out: Optional[str], talk: Talk) -> int:
     """The document to `out`, else to stdout; the exit code."""
     if out:
-        write_atomically(out, as_text(result))
+        keep(result, out)
         talk.note("Wrote %s" % out)
         talk.result(out=out, ratios=result.get("ratios", []))
     else:
