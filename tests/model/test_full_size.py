@@ -1,5 +1,6 @@
-"""bevformer_tiny at the paper's size, 480x800; and every preset's numbers, smaller, in float32 or on a GPU."""
+"""bevformer_tiny at the paper's size, 480x800; and every preset's numbers, smaller, also on a GPU."""
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -59,7 +60,7 @@ def numbers(name, attention, dtype, device="cpu", options=()):
     return [each.detach().cpu().double() for each in (memory.bev_BQC, *losses.values())]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def exact_numbers(name):
     return numbers(name, *EXACT)
 
@@ -81,14 +82,34 @@ def test_float32_gives_float64s_numbers_up_to_rounding(name, attention):
     assert 0 < apart(found, exact_numbers(name)) < BOUNDS[torch.float32] / 40
 
 
+@contextlib.contextmanager
+def without_tf32():
+    """Not by monkeypatch, which cannot put attributes of these modules back."""
+    modules = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [module.allow_tf32 for module in modules]
+    for module in modules:
+        module.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for module, value in zip(modules, before):
+            module.allow_tf32 = value
+
+
+def test_tf32_is_as_it_was_after_a_test_without():
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    with without_tf32():
+        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("how", [EXACT, ("ops.attention=auto", torch.float32)], ids=["float64", "float32"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_gpu_gives_the_cpus_numbers(monkeypatch, name, how):
+def test_a_gpu_gives_the_cpus_numbers(name, how):
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
     pytest.importorskip("scipy", reason="the matching needs scipy")
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    found = numbers(name, *how, "cuda")
+    with without_tf32():
+        found = numbers(name, *how, "cuda")
     assert apart(found, exact_numbers(name)) < BOUNDS[how[1]]
