@@ -15,6 +15,7 @@ from typing import List, Optional, Tuple
 SOURCES = (".cpp", ".cc", ".cxx")
 WITH_VALUE = ("-o", "-MF", "-MT", "-MQ")  # of the single file, not of the header
 SINGLE = ("-c", "-MMD", "-MD", "-MP")
+LOOKED_UP = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX")  # by gcc
 
 
 def flags_of(arguments: List[str]) -> Tuple[List[str], List[str]]:
@@ -34,7 +35,8 @@ def flags_of(arguments: List[str]) -> Tuple[List[str], List[str]]:
 
 def header_for(folder: str, header: str, compiler: str, flags: List[str]) -> Optional[str]:
     """The path of a header whose precompiled form lies beside it; None where it cannot be made."""
-    name = hashlib.sha256("\0".join([header, compiler, *flags]).encode()).hexdigest()[:16]
+    places = [name + "=" + os.environ[name] for name in LOOKED_UP if name in os.environ]
+    name = hashlib.sha256("\0".join([header, compiler, *flags, *places]).encode()).hexdigest()[:16]
     place = os.path.join(folder, name + ".h")
     with open(os.path.join(folder, name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # ninja starts several at once

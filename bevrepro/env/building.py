@@ -16,7 +16,7 @@ from typing import Any
 from bevrepro.core import proc
 from bevrepro.core.errors import ChildError, DiskError, MachineError, UserError
 from bevrepro.core.paths import atomic_write_text, cache_dir
-from bevrepro.env import operators, patching, patchset, sdists, toolkit, wheels
+from bevrepro.env import build_variables, operators, patching, patchset, sdists, toolkit, wheels
 from bevrepro.env.index import Index
 from bevrepro.env.job import Job
 from bevrepro.env.layout import CUDA
@@ -60,6 +60,8 @@ def build(job: Job, pin: Pin) -> None:
     needs_compiler = any(path.suffix in COMPILED for path in source.rglob("*"))
     if needs_compiler:
         check_compiler(job)
+        if left_out := build_variables.said(os.environ):
+            job.note(left_out)
     out = job.work / f"{pin.name}.out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -121,7 +123,7 @@ def check_compiler(job: Job) -> None:
 def build_environment(job: Job, source: Path | None) -> dict[str, str]:
     """The variables of a build. `source` where something is compiled in it."""
     target, alias, side = job.plan.target, _alias(job), _side(job)
-    env = job.plan.index.environment()
+    env = build_variables.cleaned(job.plan.index.environment())
     env.update(target.environment)
     env.update(target.build.environment or {})
     env["PATH"] = os.pathsep.join([str(side / "bin"), str(alias / "bin"), env.get("PATH", os.defpath)])
@@ -185,12 +187,13 @@ def _side(job: Job) -> Path:
 
 
 def _source(job: Job, pin: Pin, archive: Path) -> Path:
-    """The unpacked and patched sdist; one that a killed build left goes on from its objects."""
+    """The unpacked and patched sdist; one that a killed build left goes on from its objects, where they are
+    those of the same wheel."""
     folder = job.work / f"{pin.name}-{pin.version}"
     ready = folder / ".bevrepro-ready"
     sets = [each for each in job.plan.patches if each.stage == "source" and each.package == pin.name]
     chosen = _chosen(job, pin)
-    mark = json.dumps([archive.name, [patchset.digest(each) for each in sets], chosen])
+    mark = json.dumps([kept_folder(job, pin).name, [patchset.digest(each) for each in sets], chosen])
     if job.afresh or (ready.read_text() if ready.is_file() else "") != mark:
         source = sdists.unpack(archive, folder)
         for each in sets:
@@ -228,7 +231,8 @@ def kept_folder(job: Job, pin: Pin) -> Path:
         "settings": [plan.target.build.operators, _sorted(plan.target.build.environment)],
         "cuda": [plan.target.cuda.version, plan.target.cuda.arch_list] if plan.target.cuda else None,
         "compiler": [*_compiler_versions(job), HEADER, OPTIMIZED],
-        "flags": [os.environ.get(name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")],
+        "flags": [os.environ.get(name) for name in build_variables.FLAGS],
+        **build_variables.in_key(os.environ, cuda=plan.target.cuda is not None),
     }
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return cache_dir() / "built" / f"{pin.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from bevrepro.core.errors import DataError, MachineError
-from bevrepro.env import _cxx_child, building, sdists, target
+from bevrepro.env import _cxx_child, build_variables, building, sdists, target
 from bevrepro.env.index import Index
 from bevrepro.env.lockfile import Pin
 from bevrepro.env.tree import sha256_of
@@ -66,6 +67,15 @@ def test_the_header_is_compiled_once_for_all_files(tmp_path):
     assert len(list(headers.glob("*.gch"))) == 2  # other flags need another
 
 
+def test_headers_of_another_place_need_another_compiled_header(tmp_path, monkeypatch):
+    path = tmp_path / "a.cpp"
+    path.write_text("#include <vector>\nstd::vector<int> a;\n")
+    for place in ("one", "two", "two"):
+        monkeypatch.setenv("CPATH", str(tmp_path / place))
+        assert compile_with(tmp_path, path, "vector").returncode == 0
+    assert len(list(tmp_path.glob("*.gch"))) == 2
+
+
 def test_the_compiler_says_that_it_takes_the_compiled_header(tmp_path):
     path = tmp_path / "a.cpp"
     path.write_text("#include <vector>\nstd::vector<int> a;\n")
@@ -115,15 +125,93 @@ def test_what_is_compiled_is_optimised_whatever_setuptools_makes_of_the_flags(jo
     assert "-g0" in env["CFLAGS"] and building.build_environment(job, None)["CFLAGS"] == "-O1"
 
 
-def test_another_compiler_or_other_operators_make_another_wheel(job, tmp_path):
-    pin = Pin("mmcv-full", "1.7.2", None, ("0" * 64,))
-    names = [building.kept_folder(job, pin).name]
-    assert building.kept_folder(job, pin).name == names[0]
-    (tmp_path / "version.txt").write_text("c++ 13.1.0\n")
-    names.append(building.kept_folder(job, pin).name)
+PIN = Pin("mmcv-full", "1.7.2", None, ("0" * 64,))
+
+
+def another_compiler(job):
+    (job.work.parent / "version.txt").write_text("c++ 13.1.0\n")
+
+
+def another_torch(job):
+    job.plan.unhashed = ("torch==2.14.0+cpu",)
+
+
+def another_pin(job):
+    job.plan.locks.pins["numpy"] = Pin("numpy", "2.4.1", None, ())
+
+
+def another_build_requirement(job):
+    job.plan.locks.build["ninja"] = Pin("ninja", "1.13", None, ())
+
+
+def other_operators(job):
     job.plan.target = target.with_operators(job.plan.target, ["nms"])
-    names.append(building.kept_folder(job, pin).name)
-    assert len(set(names)) == 3
+
+
+def another_setting(job):
+    environment = {**job.plan.target.build.environment, "MMCV_WITH_OPS": "0"}
+    build = replace(job.plan.target.build, environment=environment)
+    job.plan.target = replace(job.plan.target, build=build)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        another_compiler, another_torch, another_pin, another_build_requirement, other_operators,
+        another_setting,
+        *({name: "-DA=1"} for name in (*build_variables.FLAGS[2:], *build_variables.CALLS)),
+    ],
+    ids=lambda change: next(iter(change)) if isinstance(change, dict) else change.__name__,
+)  # fmt: skip
+def test_whatever_changes_what_is_compiled_makes_another_wheel(job, monkeypatch, change):
+    first = building.kept_folder(job, PIN).name
+    assert building.kept_folder(job, PIN).name == first
+    if isinstance(change, dict):
+        monkeypatch.setenv(*next(iter(change.items())))
+    else:
+        change(job)
+    assert building.kept_folder(job, PIN).name != first
+
+
+def test_nvccs_flags_count_where_nvcc_is_called(job, monkeypatch):
+    cpu, gpu = job.plan.target, replace(job.plan.target, cuda=target.Cuda("13.0", "12.0"))
+    monkeypatch.setattr(building, "_toolkit", lambda job: {})
+    for wanted, count in ((cpu, 1), (gpu, 1 + len(build_variables.NVCC_CALLS))):
+        job.plan.target = wanted
+        names = {building.kept_folder(job, PIN).name}
+        for name in build_variables.NVCC_CALLS:
+            with monkeypatch.context() as patch:
+                patch.setenv(name, "-lineinfo")
+                names.add(building.kept_folder(job, PIN).name)
+        assert len(names) == count
+    assert (
+        build_variables.in_key({"PATH": "/bin", "MAX_JOBS": "2"}, cuda=True) == {}
+    )  # then the name is as ever
+
+
+@pytest.mark.parametrize("name", [*build_variables.DECIDED, "MAX_JOBS", "LD_LIBRARY_PATH"])
+def test_what_the_target_decides_reaches_no_build_and_so_makes_no_other_wheel(job, monkeypatch, name):
+    first = building.kept_folder(job, PIN).name
+    monkeypatch.setenv(name, "8.0")
+    assert building.kept_folder(job, PIN).name == first
+    reaches = building.build_environment(job, None).get(name) == "8.0"
+    assert reaches == (name not in build_variables.DECIDED)
+    assert (f"{name} (" in (build_variables.said(os.environ) or "")) == (name in build_variables.DECIDED)
+
+
+def test_a_gpu_of_the_machine_does_not_decide_what_is_compiled(job, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert building.build_environment(job, None)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_objects_of_a_build_that_was_cut_off_serve_the_same_wheel_only(job, tmp_path, monkeypatch):
+    archive = make_sdist(tmp_path, "gamma", "3.0")
+    pin, job.afresh = pin_of(archive), False
+    left = building._source(job, pin, archive) / "a.o"
+    left.touch()
+    assert building._source(job, pin, archive) == left.parent and left.exists()
+    monkeypatch.setenv("CPATH", "/opt/include")
+    assert building._source(job, pin, archive) == left.parent and not left.exists()
 
 
 def pin_of(path, *hashes):
