@@ -3,7 +3,8 @@
     python -m bevformer.bench infer [--preset tiny ...] [--device cpu|cuda] [--who NAME...] [--size HxW]
 
 From images on the device to decoded boxes.  Contenders: see `bench_models`.  `apart` says how far their
-outputs lie from the plain one's, in units of its largest number.
+outputs lie from the plain one's, in units of its largest number.  The file is written after each contender
+and each round.
 """
 
 import argparse
@@ -24,9 +25,12 @@ from .bench_common import (
     deliver,
     device_of,
     finish,
+    keep,
     preset_of,
     ratio,
+    reason,
     row,
+    seconds_of,
     short_name,
 )
 from .bench_models import (
@@ -39,7 +43,7 @@ from .bench_models import (
     told,
 )
 from .config import Config, override
-from .memory import is_out_of_memory
+from .memory import give_back
 from .nominal import ImageSize, nominal_frame
 from .talk import Talk
 from .types import Frame
@@ -49,11 +53,13 @@ NAMES = (PLAIN, "fp32", "fast")
 GOALS = {("cpu", "tiny"): 1.8, ("cpu", "base"): 1.5}  # the better of fp32 and fast, times plain
 PEAK_GOALS = {("cpu", "base"): 2.0}  # of the same one
 ABOUT = (
-    "Seconds of one frame, medians. ratios: plain / contender. peak_gb: weights and the most that was"
-    " allocated, 1e9 bytes. apart: largest difference to plain, in units of its largest number, by output."
+    "Seconds of one frame, medians; rounds 0: one frame alone, before the rounds. ratios: plain / contender."
+    " peak_gb: weights and the most that was allocated, 1e9 bytes. apart: largest difference to plain, in"
+    " units of its largest number, by output."
 )
 Rows = List[Dict[str, Any]]
 Work = Callable[[], Dict[str, Tensor]]
+Save = Callable[[Rows], None]
 
 
 def main(argv: Sequence[str], talk: Talk) -> int:
@@ -64,15 +70,22 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     args = parser.parse_args(argv)
     protocol, device = check_options(parser, args), device_of(args.device)
     header = begin("infer", argv, device, started_s)
-    rows, ratios, absent = [], [], {}  # type: Rows, Rows, Dict[str, str]
+    rows, absent, full_size = [], {}, args.size is None  # type: Rows, Dict[str, str], bool
+
+    def document(found: Rows) -> Dict[str, Any]:
+        found = [*rows, *found]
+        cases = dict.fromkeys(each["case"] for each in found)
+        ratios = [each for case in cases for each in judged(found, case, device, full_size)]
+        return finish(header, found, ratios, absent, protocol=protocol.told(), about=ABOUT)
+
+    def save(found: Rows) -> None:
+        keep(document(found), args.out)
+
     for name in args.preset:
         config = override(preset_of(name), args.cfg_options)
-        size, case = sizes_of(config, args.size), short_name(config.name)
-        found = measure(config, size, args.who, device, protocol, absent, talk)
-        rows += [dict(each, images_hw=list(size.padded_hw)) for each in found]
-        ratios += judged(rows, case, device, args.size is None)
-    result = finish(header, rows, ratios, absent, protocol=protocol.told(), about=ABOUT)
-    return deliver(result, args.out, talk)
+        size = sizes_of(config, args.size)
+        rows += measure(config, size, args.who, device, protocol, absent, talk, save)
+    return deliver(document([]), args.out, talk)
 
 
 def judged(rows: Rows, case: str, device: torch.device, full_size: bool) -> Rows:
@@ -96,33 +109,50 @@ def measure(
     protocol: Protocol,
     absent: Dict[str, str],
     talk: Talk,
+    save: Save,
 ) -> Rows:
-    """The rows of a preset; what does not fit or run is entered in `absent`."""
+    """The rows of a preset, saved as they come; what does not fit or run is entered in `absent`."""
     case = short_name(config.name)
     frames = [on_device(nominal_frame(size, index), device) for index in range(2)]
     works: Dict[str, Work] = {}
     facts: Dict[str, Dict[str, Any]] = {}
+    lost: Dict[str, str] = {}
     outputs: Optional[Dict[str, Tensor]] = None
+
+    def rows_of(taken: Dict[str, List[float]]) -> Rows:
+        absent.update(("%s, %s" % (case, who), why) for who, why in lost.items())
+        kept = {who: each for who, each in facts.items() if who not in lost and (who in taken or not taken)}
+        rows = [row_about(case, who, each, taken.get(who, [])) for who, each in kept.items()]
+        return [dict(each, images_hw=list(size.padded_hw)) for each in rows]
+
     for contender in made_one_by_one(config, names, device, False, absent, case):
         who = contender.who
         try:
-            facts[who], found = described(contender, frames, device)
+            described_as, found = described(contender, frames, device)
             works[who] = framer(contender, frames, device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            absent["%s, %s" % (case, who)] = "out of memory"
-            continue
-        outputs = found if who == PLAIN else outputs
-        if outputs is not None and who != PLAIN:
-            facts[who]["apart"] = {name: apart(found[name], outputs[name]) for name in outputs}
-    rows = []
-    once = dataclasses.replace(protocol, warm_up=1 if device.type == "cuda" else 0)  # `described` ran them
-    for who, seconds in compete(works, device, once).items():
-        rows.append(row(case, WHAT, who, seconds, **facts[who]))
+            described_as["alone_s"] = seconds_of(works[who], device)
+        except Exception as error:  # told in `absent`: one contender is not the end of the others
+            lost[who] = reason(error)
+            talk.note("%s, %s: %s" % (case, who, lost[who]))
+        else:
+            facts[who] = described_as
+            outputs = found if who == PLAIN else outputs
+            if outputs is not None and who != PLAIN:
+                facts[who]["apart"] = {name: apart(found[name], outputs[name]) for name in outputs}
+        del contender
+        give_back()
+        save(rows_of({}))
+    once = dataclasses.replace(protocol, warm_up=0)  # `described` and what came after it ran them
+    rows = rows_of(compete(works, device, once, lost, lambda so_far: save(rows_of(so_far))))
     for line in told(rows):
         talk.note(line)
     return rows
+
+
+def row_about(case: str, who: str, facts: Dict[str, Any], seconds: Sequence[float]) -> Dict[str, Any]:
+    """With the time of one frame alone until rounds were made."""
+    known = {key: value for key, value in facts.items() if key != "alone_s"}
+    return row(case, WHAT, who, seconds or [facts["alone_s"]], rounds=len(seconds), **known)
 
 
 def on_device(frame: Frame, device: torch.device) -> Frame:

@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from .amp import Precision
+from .bench_common import reason
 from .bench_pair import with_spread_sampling
 from .bench_plain import plain_twin
 from .config import Config, override
 from .detector import BEVFormer, build_model
 from .errors import ConfigError
+from .memory import give_back
 from .nominal import ImageSize, image_size
 from .rungs import apply_rungs, rungs_for
 
@@ -123,10 +125,17 @@ def made_one_by_one(
     if unknown:
         raise ConfigError("unknown contender: %s" % unknown[0], do="One of: " + ", ".join(OPTIONS))
     for name in names:
+        made: List[Contender] = []
         try:
-            yield make(config, name, device, training)
+            made.append(make(config, name, device, training))
         except ConfigError as error:
             absent["%s, %s" % (case, name)] = error.seen
+        except Exception as error:  # what does not fit or breaks is named, and the others go on
+            absent["%s, %s" % (case, name)] = reason(error)
+        if made:
+            yield made.pop()  # whoever takes it decides how long it lives
+        else:
+            give_back()
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -2,8 +2,9 @@
 
     python -m bevformer.bench step [--preset tiny ...] [--device cpu|cuda] [--who NAME...] [--size HxW]
 
-History, forward pass, losses, backward pass, clipping and AdamW, of one queue whose images are on the device.
-Contenders: see `bench_models`; each has the same weights, which stay as they are (the learning rate is 0).
+The step is that of `train` (`step.train_step`): history, forward pass, losses, backward pass, clipping and
+AdamW, of one queue whose images are on the device.  Contenders: see `bench_models`; each has the same
+weights, which stay as they are (the learning rate is 0).  The file is written after each contender and round.
 """
 
 import argparse
@@ -11,13 +12,14 @@ import contextlib
 import dataclasses
 import importlib.util
 import time
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 
 from . import matching
 from .allocated import allocated_peak_b
+from .amp import LossScale
 from .bench_common import (
     Protocol,
     add_options,
@@ -27,33 +29,52 @@ from .bench_common import (
     deliver,
     device_of,
     finish,
+    keep,
     preset_of,
     ratio,
+    reason,
     row,
+    seconds_of,
     short_name,
 )
-from .bench_models import OPTIONS, PLAIN, Contender, add_model_options, made_one_by_one, sizes_of, told
+from .bench_launches import counting, kernels_of, launches_row
+from .bench_models import (
+    OPTIONS,
+    PLAIN,
+    Contender,
+    add_model_options,
+    made_one_by_one,
+    model_bytes,
+    sizes_of,
+    told,
+)
 from .config import Config, override
 from .gradients import build_gradients
-from .memory import is_out_of_memory
+from .loading import Drawn, Loader
+from .memory import forget_gradients, give_back
 from .nominal import ImageSize, nominal_sample
-from .optim import build_optimizer, clip_gradients, set_lr
+from .optim import build_optimizer, set_lr
 from .plan import peak_memory
 from .ranks import ALONE
 from .record import host_summary
+from .runstate import DataOrder
+from .step import Training, train_step
 from .talk import Talk
-from .types import Sample
+from .types import GroundTruth, Sample
 
 WHAT = "training step"
 GOALS = {("cpu", "tiny"): 1.5, ("cuda", "base"): 3.0, ("cuda", "tiny"): 4.0}  # times plain
 JUDGED = {"cpu": ("fp32", "fast"), "cuda": ("fast",)}  # the better of these
 ABOUT = (
-    "Seconds of one optimiser step: history, forward, losses, backward, clipping, AdamW; medians. ratios:"
-    " plain / contender. peak_gb: weights, gradients, optimiser state and the most that was allocated, 1e9"
-    " bytes. loss: of the first step, the same weights, images and dropout masks for all."
+    "Seconds of one optimiser step as `train` makes it, with its waits: history, forward, losses, backward,"
+    " clipping, AdamW; medians; rounds 0: one step alone, before the rounds. ratios: plain / contender."
+    " peak_gb: weights, gradients, optimiser state and the most that was allocated, 1e9 bytes. loss: of the"
+    " first step, the same weights, images and dropout masks for all. Operators: without views and empty"
+    " tensors, attentions by cpp are none."
 )
 Rows = List[Dict[str, Any]]
 Step = Callable[[], float]
+Save = Callable[[Rows], None]
 
 
 def main(argv: Sequence[str], talk: Talk) -> int:
@@ -64,27 +85,40 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     args = parser.parse_args(argv)
     protocol, device = check_options(parser, args), device_of(args.device)
     header = begin("step", argv, device, started_s)
-    rows, ratios, absent = [], [], {}  # type: Rows, Rows, Dict[str, str]
+    rows, absent, full_size = [], {}, args.size is None  # type: Rows, Dict[str, str], bool
     with assignment() as assigned:
+
+        def document(found: Rows) -> Dict[str, Any]:
+            found = [*rows, *(dict(each, assignment=assigned) for each in found)]
+            ratios = judged_all(found, device, full_size)
+            return finish(header, found, ratios, absent, protocol=protocol.told(), about=ABOUT)
+
+        def save(found: Rows) -> None:
+            keep(document(found), args.out)
+
         for name in args.preset:
             config = override(preset_of(name), args.cfg_options)
-            size, case = sizes_of(config, args.size), short_name(config.name)
-            found = measure(config, size, args.who, device, protocol, absent, talk)
-            rows += [dict(each, assignment=assigned, images_hw=list(size.padded_hw)) for each in found]
-            ratios += judged(rows, case, device, args.size is None)
-    result = finish(header, rows, ratios, absent, protocol=protocol.told(), about=ABOUT)
-    return deliver(result, args.out, talk)
+            size = sizes_of(config, args.size)
+            found = measure(config, size, args.who, device, protocol, absent, talk, save)
+            rows += [dict(each, assignment=assigned) for each in found]
+        return deliver(document([]), args.out, talk)
+
+
+def judged_all(rows: Rows, device: torch.device, full_size: bool) -> Rows:
+    cases = dict.fromkeys(each["case"] for each in rows)
+    return [each for case in cases for each in judged(rows, case, device, full_size)]
 
 
 def judged(rows: Rows, case: str, device: torch.device, full_size: bool) -> Rows:
     """Ratios to plain; the better of JUDGED carries the goal."""
-    found = [each for who in OPTIONS if who != PLAIN for each in ratio(rows, case, WHAT, who, PLAIN)]
+    others, counted = [who for who in OPTIONS if who != PLAIN], launches_row(device)["what"]
+    found = [each for who in others for each in ratio(rows, case, WHAT, who, PLAIN)]
     candidates = [each for each in found if each["who"] in JUDGED[device.type]]
     goal = GOALS.get((device.type, case)) if full_size else None
     if candidates and goal is not None:
         best = max(candidates, key=lambda each: float(each["times"]))
         best.update(goal=goal, met=best["times"] >= goal)
-    return found
+    return found + [each for who in others for each in ratio(rows, case, counted, who, PLAIN)]
 
 
 @contextlib.contextmanager
@@ -114,30 +148,52 @@ def measure(
     protocol: Protocol,
     absent: Dict[str, str],
     talk: Talk,
+    save: Save,
 ) -> Rows:
-    """The rows of a preset; what does not fit or run is entered in `absent`."""
+    """The rows of a preset, saved as they come; what does not fit or run is entered in `absent`."""
     case, sample = short_name(config.name), on_device(nominal_sample(config, size), device)
     facts: Dict[str, Dict[str, Any]] = {}
-    for contender in made_one_by_one(
-        config, fitting(config, names, device, absent, case), device, True, absent, case
-    ):
+    lost: Dict[str, str] = {}
+
+    def rows_of(taken: Dict[str, List[float]]) -> Rows:
+        absent.update(("%s, %s" % (case, who), why) for who, why in lost.items())
+        kept = {who: each for who, each in facts.items() if who not in lost}
+        rows = [each for who in kept for each in rows_about(case, who, kept[who], taken.get(who, []), device)]
+        return [dict(each, images_hw=list(size.padded_hw)) for each in rows]
+
+    names = fitting(config, names, device, absent, case)
+    for contender in made_one_by_one(config, names, device, True, absent, case):
+        who = contender.who
         try:
-            facts[contender.who] = described(contender, sample, device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            absent["%s, %s" % (case, contender.who)] = "out of memory"
-        talk.note("%s, %s: %s" % (case, contender.who, facts.get(contender.who, "out of memory")))
+            facts[who] = described(contender, sample, device)
+        except Exception as error:  # told in `absent`: one contender is not the end of the others
+            lost[who] = reason(error)
+        talk.note("%s, %s: %s" % (case, who, facts.get(who) or lost[who]))
         del contender
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    again = made_one_by_one(config, list(facts), device, True, {}, case)
-    works: Dict[str, Step] = {each.who: stepper(each, sample, device)[0] for each in again}
-    rows = []
-    for who, seconds in compete(works, device, protocol).items():
-        rows.append(row(case, WHAT, who, seconds, **facts[who]))
-    for line in told(rows):
+        give_back()
+        save(rows_of({}))
+    works: Dict[str, Step] = {}
+    for contender in made_one_by_one(config, list(facts), device, True, absent, case):
+        works[contender.who] = stepper(contender, sample, device)[0]
+        del contender
+    taken = compete(works, device, protocol, lost, lambda so_far: save(rows_of(so_far)))
+    for who in lost:
+        talk.note("%s, %s: %s" % (case, who, lost[who]))
+    rows = rows_of(taken)
+    for line in told([each for each in rows if each["unit"] == "s"]):
         talk.note(line)
+    return rows
+
+
+def rows_about(
+    case: str, who: str, facts: Dict[str, Any], seconds: Sequence[float], device: torch.device
+) -> Rows:
+    """Of a contender: its time, of one step alone until rounds were made, and its launches."""
+    known = {key: value for key, value in facts.items() if key not in ("alone_s", "launches")}
+    rows = [row(case, WHAT, who, seconds or [facts["alone_s"]], rounds=len(seconds), **known)]
+    if facts["launches"] is not None:
+        counted = launches_row(device)
+        rows.append(row(case, counted["what"], who, [facts["launches"]], counted["unit"]))
     return rows
 
 
@@ -165,50 +221,70 @@ def on_device(sample: Sample, device: torch.device) -> Sample:
     return Sample(frames, dataclasses.replace(sample.truth, boxes_G9=boxes, labels_G=labels))
 
 
-def stepper(contender: Contender, sample: Sample, device: torch.device) -> Tuple[Step, Any]:
-    """A step that returns its loss, and the optimiser."""
+class Always(Loader):
+    """One sample, on the device already, at every step; as data set it knows its boxes."""
+
+    def __init__(self, sample: Sample) -> None:
+        super().__init__(self, DataOrder((0,), 1, 0), ALONE, ())
+        self._sample = sample
+
+    def truth(self, index: int) -> GroundTruth:
+        return self._sample.truth
+
+    def draw(self) -> List[Drawn]:
+        return [Drawn(0, [[0]], np.random.RandomState(0))]
+
+    def load(self, drawn: Drawn) -> List[Sample]:
+        return [self._sample]
+
+
+def stepper(contender: Contender, sample: Sample, device: torch.device) -> Tuple[Step, Training]:
+    """A step of `train`, which returns its loss, and what it trains.  Its gradients are gone afterwards."""
     model, schedule = contender.model, contender.model.config.schedule
-    optimizer = build_optimizer(model, schedule, model.config.ops.adamw)
-    gradients = build_gradients(model.config.ops.gradients)
-    set_lr(optimizer, 0.0)  # every step has the weights of the first
+    always = Always(sample)
+    job = Training(
+        model,
+        build_optimizer(model, schedule, model.config.ops.adamw),
+        always,
+        always.order,
+        schedule,
+        0,
+        1,
+        LossScale(contender.precision),
+        device=device,
+        gradients=build_gradients(model.config.ops.gradients),
+    )
+    set_lr(job.optimizer, 0.0)  # every step has the weights of the first
 
     def step() -> float:
-        torch.manual_seed(1)  # of the dropout masks
-        gradients.clear(model)
-        with contender.precision.autocast(device):
-            losses = model.loss(sample, np.random.RandomState(0))
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        gradients.sum(model, ALONE)
-        clip_gradients(model, schedule.grad_clip)
-        optimizer.step()
-        return float(total.detach())
+        loss = train_step(job, always, 0)["loss"]
+        forget_gradients(model)  # while the others take their turns
+        return loss
 
-    return step, optimizer
+    return step, job
 
 
 def described(contender: Contender, sample: Sample, device: torch.device) -> Dict[str, Any]:
     """What is known of a contender besides its times; it is alone on the device."""
-    step, optimizer = stepper(contender, sample, device)
+    step, job = stepper(contender, sample, device)
+    started_s = time.perf_counter()
     loss = step()  # the optimiser's state is there from now on
-    there_b = sum(
-        each.numel() * each.element_size()
-        for each in [
-            *contender.model.parameters(),
-            *contender.model.buffers(),
-            *(
-                tensor
-                for state in optimizer.state.values()
-                for tensor in state.values()
-                if torch.is_tensor(tensor)
-            ),
-        ]
-    )
+    alone_s = time.perf_counter() - started_s
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        step()
+        alone_s = seconds_of(step, device)
         peak_b = torch.cuda.max_memory_allocated(device)
+        launches: Optional[int] = kernels_of(step, device)
     else:
-        optimizer.zero_grad(set_to_none=True)
-        peak_b = there_b + allocated_peak_b(step)
-    return dict(loss=float("%.6g" % loss), peak_gb=round(peak_b / 1e9, 3), levers=list(contender.levers))
+        with counting() as counted:
+            peak_b = held_bytes(job) + allocated_peak_b(step)
+        launches = counted()
+    facts = dict(loss=float("%.6g" % loss), peak_gb=round(peak_b / 1e9, 3), levers=list(contender.levers))
+    return dict(facts, alone_s=alone_s, launches=launches)
+
+
+def held_bytes(job: Training) -> int:
+    """Weights and the optimiser's state."""
+    states = [each for state in job.optimizer.state.values() for each in state.values()]
+    tensors = [each for each in states if torch.is_tensor(each)]
+    return model_bytes(job.model) + sum(each.numel() * each.element_size() for each in tensors)

@@ -41,6 +41,26 @@ def test_no_new_round_begins_after_the_time_but_the_least_are_made():
     assert found == {"a": [1, 1]}
 
 
+def test_a_contender_that_fails_is_out_and_the_others_go_on_and_are_told_of_each_round():
+    lost, told, calls = {}, [], []
+
+    def failing():
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("illegal address\nmore")
+        return 1
+
+    runs = {"a": failing, "b": lambda: 2}
+    found = bench_common.take_turns(
+        runs, Protocol(warm_up=0, repeats=3), lost, lambda so_far: told.append(dict(so_far))
+    )
+    assert found == {"b": [2, 2, 2]} and lost == {"a": "RuntimeError: illegal address"} and len(calls) == 2
+    assert [set(each) for each in told] == [{"a", "b"}, {"b"}, {"b"}]
+    with pytest.raises(RuntimeError):  # asked for without a place for it, it is not lost
+        calls.pop()
+        bench_common.take_turns({"a": failing}, Protocol())
+
+
 def test_times_are_seconds_of_the_clock():
     times = bench_common.compete({"a": lambda: None}, CPU, Protocol(repeats=2, least=2))
     assert len(times["a"]) == 2 and all(0 <= each < 1 for each in times["a"])

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from bevformer import bench, bench_infer, bench_models, bench_step, matching
+from bevformer import bench, bench_infer, bench_launches, bench_models, bench_step, matching
 from bevformer.bench_common import preset_of, row
 from bevformer.bench_read import read
 from bevformer.config import override
 from bevformer.errors import ConfigError
+from bevformer.nominal import image_size, nominal_sample
+from bevformer.step import train_step
 
 CPU = torch.device("cpu")
 SMALL = ["head.num_query=40", "head.max_per_img=40", "encoder.bev_h=12", "encoder.bev_w=10"]
@@ -19,7 +21,7 @@ def run(kind, tmp_path, heard, *more):
     out = tmp_path / "out.json"
     assert bench.main([kind, *WORDS, "--out", str(out), *more], heard) == 0
     document = read(str(out))
-    return {each["who"]: each for each in document["rows"]}, document
+    return {each["who"]: each for each in document["rows"] if each["unit"] == "s"}, document
 
 
 def test_a_step_of_ours_has_the_plain_ones_loss_and_less_memory(tmp_path, heard):
@@ -88,6 +90,93 @@ def test_what_does_not_fit_is_named_and_the_rest_goes_on(tmp_path, heard, monkey
     monkeypatch.setattr(bench_step, "described", starved)
     rows, document = run("step", tmp_path, heard, "--who", "plain", "fp32")
     assert set(rows) == {"fp32"} and document["absent"] == {"micro, plain": "out of memory"}
+
+
+def running_out(monkeypatch, module, name, who, on_call):
+    """Memory runs out in the `on_call`-th step or frame of a contender."""
+    real = getattr(module, name)
+
+    def made(contender, *rest):
+        work, *others = real(contender, *rest) if module is bench_step else (real(contender, *rest),)
+        calls = []
+
+        def starved():
+            calls.append(1)
+            if contender.who == who and len(calls) == on_call:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return work()
+
+        return (starved, *others) if module is bench_step else starved
+
+    monkeypatch.setattr(module, name, made)
+
+
+@pytest.mark.parametrize(
+    "kind, module, maker", [("step", bench_step, "stepper"), ("infer", bench_infer, "framer")]
+)
+@pytest.mark.parametrize("on_call", [1, 2], ids=["before the rounds", "in a round"])
+def test_memory_that_runs_out_takes_one_contender_away(
+    tmp_path, heard, monkeypatch, kind, module, maker, on_call
+):
+    running_out(monkeypatch, module, maker, "plain", on_call)
+    rows, document = run(kind, tmp_path, heard, "--who", "plain", "fp32")
+    assert set(rows) == {"fp32"} and rows["fp32"]["rounds"] == 1
+    assert document["absent"] == {"micro, plain": "out of memory"}
+
+
+@pytest.mark.parametrize("kind, module", [("step", bench_step), ("infer", bench_infer)])
+def test_what_is_cut_off_keeps_the_peak_and_the_rounds_so_far(tmp_path, heard, monkeypatch, kind, module):
+    kept, real = [], module.keep
+    monkeypatch.setattr(module, "keep", lambda result, out: (real(result, out), kept.append(read(out))))
+    run(kind, tmp_path, heard, "--who", "plain", "fp32", "--repeats", "2")
+    rows = [[each for each in document["rows"] if each["unit"] == "s"] for document in kept]
+    assert [[(each["who"], each["rounds"]) for each in found] for found in rows] == [
+        [("plain", 0)],
+        [("plain", 0), ("fp32", 0)],
+        [("plain", 1), ("fp32", 1)],
+        [("plain", 2), ("fp32", 2)],
+    ]
+    assert all(each["peak_gb"] > 0 and each["median"] > 0 for found in rows for each in found)
+    assert kept[1]["ratios"]
+
+
+def test_between_its_steps_a_contender_holds_no_gradients_and_its_step_is_trains():
+    config = override(preset_of("micro"), SMALL)
+    contender = bench_models.make(config, "fp32", CPU, True)
+    sample = nominal_sample(config, image_size(config, (32, 48)))
+    step, job = bench_step.stepper(contender, sample, CPU)
+    before = [each.clone() for each in contender.model.parameters()]
+    assert step() == step()  # the same weights and dropout masks
+    assert all(each.grad is None for each in contender.model.parameters())
+    assert all(map(torch.equal, before, contender.model.parameters()))
+    assert bench_step.train_step is train_step and job.schedule == config.schedule
+
+
+def test_ours_asks_for_far_fewer_operators_than_the_plain_step(tmp_path, heard):
+    _, document = run("step", tmp_path, heard, "--who", "plain", "fp32")
+    what = "torch operators of a training step"
+    counts = {each["who"]: each["median"] for each in document["rows"] if each["what"] == what}
+    assert counts["plain"] > 2 * counts["fp32"] > 500
+    assert [each["who"] for each in document["ratios"] if each["what"] == what] == ["fp32"]
+
+
+def test_operators_are_counted_that_would_launch_something():
+    x = torch.ones(4)
+    with bench_launches.counting() as counted:
+        x.view(2, 2).t().detach(), torch.empty(3), x.new_empty(2)
+        assert counted() == 0
+        x + 1, x.add_(1), torch.zeros(2), x.clone()
+    assert counted() == 4
+
+
+def test_of_a_gpus_profile_the_kernels_are_counted():
+    class Event:
+        def __init__(self, name, kind):
+            self.name, self.device_type = lambda: name, lambda: getattr(torch.autograd.DeviceType, kind)
+
+    events = [Event("aten::add", "CPU"), Event("cudaLaunchKernel", "CPU"), Event("add_kernel", "CUDA")]
+    events += [Event("Memcpy HtoD", "CUDA"), Event("Memset", "CUDA"), Event("spatial_forward", "CUDA")]
+    assert bench_launches.on_the_gpu(events) == ["add_kernel", "spatial_forward"]
 
 
 def test_a_step_too_large_for_the_machine_is_not_begun(monkeypatch):
