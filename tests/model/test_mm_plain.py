@@ -69,8 +69,43 @@ def test_init_cfg_is_where_weights_start(tmp_path):
     tree["img_backbone"] = dict(tree["img_backbone"], init_cfg=weights)
     start = read_model(tree)[1]
     assert (start.backbone, start.whole) == ("r50.pth", "all.pth")
-    with pytest.raises(ConfigError, match="init_cfg.type = 'Kaiming'"):
-        read_model(section(tmp_path, init_cfg=dict(type="Kaiming")))
+    assert read_model(section(tmp_path, init_cfg=[weights]))[1].whole == "r50.pth"
+
+
+@pytest.mark.parametrize(
+    "init_cfg, named",
+    [
+        (dict(type="Kaiming"), "model.init_cfg = {'type': 'Kaiming'} cannot be honoured"),
+        ([dict(type="Kaiming"), dict(type="Normal")], "model.init_cfg = [{'type': 'Kaiming'}, {'type': 'Nor"),
+        ("Pretrained", "model.init_cfg = 'Pretrained' cannot be honoured"),
+    ],
+)
+def test_weights_that_start_otherwise_are_named(tmp_path, init_cfg, named):
+    with pytest.raises(ConfigError) as caught:
+        read_model(section(tmp_path, init_cfg=init_cfg))
+    assert named in str(caught.value) and "type =" not in caught.value.seen
+
+
+def head(folder, **changes):
+    return dict(section(folder)["pts_bbox_head"], **changes)
+
+
+def test_none_where_there_is_no_such_option_says_nothing(tmp_path):
+    plain = read_model(section(tmp_path))[0]
+    tree = section(tmp_path, train_cfg=None, test_cfg=None, pretrained=None, pts_backbone=None)
+    tree["pts_bbox_head"] = head(tmp_path, train_cfg=None, test_cfg=None)
+    assert read_model(tree)[0] == plain
+
+
+@pytest.mark.parametrize("place", ["img_neck", "img_backbone"])
+def test_none_in_place_of_what_the_model_has_is_refused(tmp_path, place):
+    with pytest.raises(ConfigError, match="model.%s = None cannot be honoured" % place):
+        read_model(section(tmp_path, **{place: None}))
+
+
+def test_a_head_of_ones_own_is_told_where_it_can_be_built(tmp_path):
+    with pytest.raises(ConfigError, match="'MyHead' cannot be honoured(.|\n)*build_head"):
+        read_model(section(tmp_path, pts_bbox_head=head(tmp_path, type="MyHead")))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +121,7 @@ def test_what_cannot_be_honoured_is_named_with_its_place(tmp_path, change, named
     with pytest.raises(ConfigError) as caught:
         read_model(section(tmp_path, **change))
     assert named in str(caught.value)
+    assert "preset='bevformer_tiny'" in caught.value.do and "--cfg-options" not in str(caught.value)
 
 
 def test_a_preset_and_options():

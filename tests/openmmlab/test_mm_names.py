@@ -75,9 +75,28 @@ def test_a_part_of_the_head_is_named_as_one():
         ("runner.type", "EpochRunner", "runner.type: there is no type"),
         ("data.train.pipeline.6.type", "RandomScaleImage", "data.train.pipeline.6.type: there is no"),
         ("data.test.pipeline.2.transforms.1.type", "Pad3", "data.test.pipeline.2.transforms.1.type: there"),
+        ("data.train.pipeline.1.type", None, "data.train.pipeline.1 has no type"),
+        ("data.train.type", None, "data.train has no type"),
+        ("model.type", None, "model has no type"),
+        (
+            "lr_config.policy",
+            "CosineAnealing",
+            "lr_config.policy: there is no policy 'CosineAnealing'\nClose to it: CosineAnnealing",
+        ),
+        ("lr_config.policy", None, "lr_config has no policy\nIt is one of: .*CosineAnnealing"),
+        ("optimizer.constructor", "Nope", "optimizer.constructor: there is no type 'Nope'"),
+        ("runner.constructor", "Nope", "runner.constructor: there is no type 'Nope'"),
+        ("optimizer_config.type", "OptimizerHok", "optimizer_config.type: .*\nClose to it: .*OptimizerHook"),
+        ("evaluation.type", "EvalHok", "evaluation.type: there is no type 'EvalHok'"),
+        ("checkpoint_config.type", "Checkpoint", "checkpoint_config.type: there is no type 'Checkpoint'"),
+        ("log_config.hooks.0.type", "TextLogger", "log_config.hooks.0.type: there is no"),
+        ("custom_hooks", [dict(type="EMA")], "custom_hooks.0.type: there is no"),
     ],
 )
 def test_a_whole_configuration_is_checked_with_places(tree, place, value, said):
+    for section in ("evaluation", "checkpoint_config"):
+        tree.setdefault(section, dict(interval=1))
+    tree.setdefault("log_config", dict(interval=1, hooks=[dict(type="TextLoggerHook")]))
     check(tree)
     node, keys = tree, place.split(".")
     for key in keys[:-1]:
@@ -85,6 +104,44 @@ def test_a_whole_configuration_is_checked_with_places(tree, place, value, said):
     node[keys[-1]] = value
     with pytest.raises(ConfigError, match=said):
         check(tree)
+
+
+@DETECTORS.register_module()
+class MyFormer(BEVFormer):
+    """A fork's own, with an argument more."""
+
+    def __init__(self, shiny=False, **model):
+        super().__init__(**model)
+        self.shiny = shiny
+
+
+def test_a_detector_derived_from_ours_is_built_and_checked(tree):
+    tree.model.update(type="MyFormer", shiny=True)
+    assert mmdet3d.models.build_model(tree.model).shiny
+    check(tree)
+    tree.model.pts_bbox_head.loss_cls.type = "FocaLoss"
+    with pytest.raises(ConfigError, match="model.pts_bbox_head.loss_cls.type(.|\n)*Close to it: .*FocalLoss"):
+        check(tree)
+
+
+def test_nested_names_of_another_detector_are_checked(tree):
+    nms = dict(type="nms", iou_threshold=0.5)
+    tree.model = ConfigDict(type="RetinaNet", backbone=dict(type="ResNet"), test_cfg=dict(nms=nms))
+    check(tree)
+    tree.model.backbone = dict(type="ResNet", norm_cfg=dict(type="BN7"))
+    with pytest.raises(ConfigError, match="model.backbone.norm_cfg.type: there is no type 'BN7'"):
+        check(tree)
+
+
+def test_a_step_without_a_type_is_named_by_the_data_set(tree):
+    del tree.data.train.pipeline[1]["type"]
+    with pytest.raises(ConfigError, match="pipeline.1 has no type"):
+        mmdet3d.datasets.build_dataset(tree.data.train)
+
+
+def test_steps_of_another_package_are_left_to_it(tree):
+    tree.data.train.pipeline.append(dict(type="Albu", transforms=[dict(type="ShiftScaleRotate")]))
+    check(tree)
 
 
 def test_a_step_that_nobody_knows_is_named_by_the_data_set(tree):

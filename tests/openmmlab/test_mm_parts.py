@@ -1,5 +1,6 @@
 """Detector, head, assigner, coder and weights: each as the bundled one, behind mmdet3d's interface."""
 
+import copy
 import json
 import warnings
 
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 from mmcv import Config
+from mmcv.parallel import MMDataParallel
 from mmcv.runner import save_checkpoint
 from mmcv.utils import ConfigDict
 from mmdet.core.bbox.builder import build_assigner, build_bbox_coder
+from mmdet.datasets import build_dataloader
+from mmdet3d.apis import single_gpu_test
 from mmdet3d.core.bbox import LiDARInstance3DBoxes
+from mmdet3d.datasets import build_dataset
 from mmdet3d.models import build_head, build_model
 from upstream_files import TEMPLATE, VARIANTS, write
 
@@ -119,6 +124,22 @@ def test_the_head_alone_gives_the_losses_of_the_whole(case):
 def test_a_list_of_points_is_refused_by_name(case):
     with pytest.raises(ConfigError, match="training was handed points"):
         case.theirs.model(img=None, img_metas=None, gt_bboxes_3d=None, gt_labels_3d=None, points=[1])
+
+
+def test_a_test_pipeline_without_its_wrapper_is_named(case):
+    part = case.config.data.test.copy()
+    part.pipeline = [*part.pipeline[:2], *part.pipeline[2].transforms]
+    loader = build_dataloader(build_dataset(part), 1, 0, num_gpus=1, dist=False, shuffle=False)
+    with pytest.raises(ConfigError, match=r"one tensor \(1, 6, 3, (.|\n)*no MultiScaleFlipAug3D"):
+        single_gpu_test(MMDataParallel(case.theirs.model.eval(), device_ids=[]), loader)
+
+
+@pytest.mark.parametrize("key", ["points", "gt_depth"])
+def test_a_key_that_no_step_has_made_is_named(case, key):
+    part = copy.deepcopy(case.config.data.train)
+    part.pipeline[-1]["keys"] = ["img", "gt_bboxes_3d", key]
+    with pytest.raises(ConfigError, match="there is no %s to collect\n.* left: .*gt_bboxes_3d" % key):
+        build_dataset(part).queue([1])
 
 
 def test_pretrained_weights_are_loaded_by_init_weights(case, tmp_path):

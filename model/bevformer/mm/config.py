@@ -6,10 +6,16 @@ from typing import Any, Mapping, Optional, Sequence, Tuple
 
 from ..config import Config, override, preset
 from ..errors import ConfigError
-from ..upstream_config import map_sections
+from ..upstream_config import BUILT_IN, MAPPED, REPEATED, map_sections
 from ..upstream_reader import Located
 
 WHERE = "the configuration"  # mmcv's Config does not keep in which line a value was
+INSTEAD = (
+    "Change it, or name a preset in place of the sections: model = dict(type='BEVFormer', "
+    "preset='bevformer_tiny', options=['head.num_query=300'])."
+)
+STEERING = (*MAPPED, *BUILT_IN, *REPEATED, "model.img_backbone.stage_with_dcn")
+UNSET = ("model.train_cfg", "model.train_cfg.pts")  # None for a model that is only tested
 
 
 @dataclass(frozen=True)
@@ -20,16 +26,25 @@ class Start:
     backbone: Optional[str] = None
 
 
-def located(value: Any) -> Any:
-    """Nested dicts of any kind as the reader of upstream's files makes them."""
+def located(value: Any, path: str) -> Any:
+    """Nested dicts of any kind as the reader of upstream's files makes them.
+
+    mmdet3d's tools set what they do not need to None: left out where it is no option of ours.
+    """
     if isinstance(value, Mapping):
         out = Located()
         for key, inner in value.items():
-            out.put(key, located(inner), WHERE)
+            place = "%s.%s" % (path, key)
+            if inner is not None or _steers(place):
+                out.put(key, located(inner, place), WHERE)
         return out
     if isinstance(value, (list, tuple)):
-        return type(value)(located(inner) for inner in value)
+        return type(value)(located(inner, "%s.%d" % (path, place)) for place, inner in enumerate(value))
     return value
+
+
+def _steers(place: str) -> bool:
+    return place not in UNSET and any((known + ".").startswith(place + ".") for known in STEERING)
 
 
 def read_model(
@@ -40,21 +55,39 @@ def read_model(
     options: `key.sub=value` of our configuration, applied last.  Raises ConfigError for what cannot be
     honoured, naming its place in the configuration.
     """
-    sections = {key: value for key, value in model.items() if value is not None}
+    sections = dict(model)
     start = _start(sections)
     sections.pop("pretrained", None)
-    if name and set(sections) - {"type", "train_cfg", "test_cfg"}:
+    given = {key for key, value in sections.items() if value is not None} - {"type"}
+    if name and given - {"train_cfg", "test_cfg"}:
         raise ConfigError(
-            "model has preset = %r and also %s" % (name, ", ".join(sorted(set(sections) - {"type"}))),
+            "model has preset = %r and also %s" % (name, ", ".join(sorted(given))),
             "A preset says all of the model.",
             "Leave one of them out; single values go into options=['head.num_query=300'].",
         )
     if name:
         return override(preset(name), options), start
+    _refuse_other_heads(sections.get("pts_bbox_head"))
     tree = Located()
-    tree.put("model", located(sections), WHERE)
-    config = dataclasses.replace(map_sections(tree), name="upstream")
+    tree.put("model", located(sections, "model"), WHERE)
+    try:
+        config = dataclasses.replace(map_sections(tree), name="upstream")
+    except ConfigError as error:  # its advice is for the command line of bevrepro
+        raise ConfigError(error.seen, error.why, INSTEAD) from None
     return override(config, options), start
+
+
+def _refuse_other_heads(head: Any) -> None:
+    """Of a derived head the detector would call neither `loss` nor `get_bboxes`: nothing may say it did."""
+    kind = head.get("type", "BEVFormerHead") if isinstance(head, Mapping) else "BEVFormerHead"
+    if kind != "BEVFormerHead":
+        raise ConfigError(
+            "%s: model.pts_bbox_head.type = %r cannot be honoured" % (WHERE, kind),
+            "The bundled detector runs the bundled head without asking for its forward, loss or get_bboxes: "
+            "what another one does there would be passed over.",
+            "Build a head of your own, derived from bevformer.mm.head.BEVFormerHead or not, in a detector of "
+            "your own: mmdet3d.models.build_head(...).",
+        )
 
 
 def _start(sections: Any) -> Start:
@@ -70,12 +103,14 @@ def _start(sections: Any) -> Start:
 
 
 def _pretrained(init_cfg: Any, where: str) -> Optional[str]:
-    if init_cfg is None:
+    if isinstance(init_cfg, (list, tuple)) and len(init_cfg) == 1:
+        init_cfg = init_cfg[0]
+    if not init_cfg:
         return None
-    kind = init_cfg.get("type") if isinstance(init_cfg, Mapping) else init_cfg
-    if kind != "Pretrained" or not isinstance(init_cfg.get("checkpoint"), str):
+    known = isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained"
+    if not known or not isinstance(init_cfg.get("checkpoint"), str):
         raise ConfigError(
-            "%s: %s.type = %r cannot be honoured" % (WHERE, where, kind),
+            "%s: %s = %r cannot be honoured" % (WHERE, where, _shown(init_cfg)),
             "Weights that are not loaded are drawn as upstream's are; only 'Pretrained' with a checkpoint "
             "is something else.",
             "Remove it, or write dict(type='Pretrained', checkpoint=...).",
@@ -87,3 +122,10 @@ def _pretrained(init_cfg: Any, where: str) -> Optional[str]:
             "Remove it.",
         )
     return str(init_cfg["checkpoint"])
+
+
+def _shown(init_cfg: Any) -> Any:
+    """As it was written, whatever class of dict mmcv has made of it."""
+    if isinstance(init_cfg, Mapping):
+        return {key: _shown(value) for key, value in init_cfg.items()}
+    return [_shown(each) for each in init_cfg] if isinstance(init_cfg, (list, tuple)) else init_cfg

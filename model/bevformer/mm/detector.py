@@ -5,7 +5,6 @@ B batch, T frames of a queue, N cameras.
 
 import os
 import tempfile
-import warnings
 from typing import Any, Dict, List, Optional, Sequence
 
 import mmdet3d
@@ -18,7 +17,7 @@ from mmdet3d.models.detectors import Base3DDetector
 from torch import Tensor
 
 from .. import detector
-from ..box_convention import LEGACY, convention_of, note_on, of_checkpoint, reordered, trained_with
+from ..box_convention import LEGACY, convention_of, of_checkpoint, reordered
 from ..checkpoint import load_checkpoint, load_weights
 from ..errors import CheckpointError, ConfigError
 from ..init_weights import InitReport, initialise
@@ -26,6 +25,7 @@ from ..types import Detections, Frame, VideoMemory
 from .boxes import to_mmdet3d
 from .config import read_model
 from .frames import meta_of, samples_of
+from .reader import warn_of_boxes
 
 BOXES = convention_of(mmdet3d.__version__)
 
@@ -60,12 +60,14 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
         for source in filter(None, (self.start.backbone, self.start.whole)):
             if os.path.exists(source):
                 done.append(initialise(self, source))
+                if source == self.start.whole:
+                    warn_of_boxes(load_checkpoint(source)["meta"], source)
                 continue
             if "://" not in source:
                 raise CheckpointError("no weights at %s" % source, "The configuration starts from them.")
             with tempfile.TemporaryDirectory() as folder:  # torchvision:// and the like
                 path = os.path.join(folder, "weights.pth")
-                torch.save(CheckpointLoader.load_checkpoint(source, map_location="cpu"), path)
+                torch.save(_fetched(source), path)
                 done.append(initialise(self, path))
         return done
 
@@ -98,6 +100,13 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
     ) -> List[Dict[str, Any]]:
         """One frame of a video, in the order of time: img [(1, N, 3, H, W)], img_metas [[meta]]."""
         _refuse(others, "evaluation")
+        if isinstance(img, Tensor):
+            raise ConfigError(
+                "evaluation was handed one tensor %s instead of a list of them" % (tuple(img.shape),),
+                "The test pipeline has no MultiScaleFlipAug3D around its last steps.",
+                "As upstream's files have it: after the normalisation dict(type='MultiScaleFlipAug3D', "
+                "img_scale=(1600, 900), pts_scale_ratio=1, flip=False, transforms=[the others]).",
+            )
         if len(img) != 1 or len(img_metas) != 1:
             raise ConfigError(
                 "%d augmented copies of a frame" % len(img), "Upstream's evaluation has no augmentation."
@@ -151,7 +160,20 @@ def load(model: BEVFormer, path: str, boxes: Optional[str] = None) -> Dict[str, 
     learned, state = of_checkpoint(content["meta"], boxes), content["state_dict"]
     load_weights(model, state if learned == LEGACY else reordered(state), path)
     meta: Dict[str, Any] = content["meta"]
-    seen = trained_with(meta)
-    if boxes is None and seen and not seen == BOXES == LEGACY:
-        warnings.warn("%s: %s" % (path, note_on(meta)), stacklevel=2)
+    if boxes is None:
+        warn_of_boxes(meta, path)
     return meta
+
+
+def _fetched(source: str) -> Any:
+    """What mmcv makes of an address.  Raises CheckpointError for one that it does not know or reach."""
+    try:
+        return CheckpointLoader.load_checkpoint(source, map_location="cpu")
+    except (KeyError, OSError, ImportError) as error:  # torchvision:// needs torchvision
+        scheme = source.split("://")[0]
+        why = "mmcv knows no such name under %s://." % scheme if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            "no weights at %s" % source,
+            why,
+            "Correct the name, or give the path of a file that is here.",
+        ) from error

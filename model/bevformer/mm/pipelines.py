@@ -117,6 +117,15 @@ class CustomCollect3D:
         self.keys, self.meta_keys = keys, meta_keys
 
     def __call__(self, results: Results) -> Results:
+        """Raises ConfigError naming the keys that no step before has made."""
+        missing = [key for key in self.keys if key not in results]
+        if missing:
+            raise ConfigError(
+                "CustomCollect3D: there is no %s to collect" % ", ".join(missing),
+                "The steps before it left: %s." % ", ".join(sorted(map(str, results))),
+                "Take it out of keys=[...], or add the step that loads it (boxes: LoadAnnotations3D, with "
+                "test_mode=False).",
+            )
         metas = {key: results[key] for key in self.meta_keys if key in results}
         data: Results = {"img_metas": DataContainer(metas, cpu_only=True)}
         data.update((key, results[key]) for key in self.keys)

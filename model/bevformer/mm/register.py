@@ -3,13 +3,11 @@
     custom_imports = dict(imports=["bevformer.mm.register"])
 
 instead of upstream's plugin and plugin_dir; `mmdet3d.models.build_model(cfg.model)` then gives the bundled
-model.  Errors of the registries that are involved become sentences (`names`).
+model.  Errors of OpenMMLab's registries become sentences (`registries`).
 """
 
-import os
-from typing import Any, List, Tuple
+from typing import List, Tuple
 
-import torch
 from mmcv.runner import HOOKS, RUNNERS, CheckpointLoader
 from mmcv.utils import Registry
 from mmdet.core.bbox.builder import BBOX_ASSIGNERS, BBOX_CODERS
@@ -17,17 +15,15 @@ from mmdet.core.bbox.match_costs.builder import MATCH_COST
 from mmdet.datasets.builder import DATASETS, PIPELINES
 from mmdet.models.builder import DETECTORS, HEADS
 
-from ..checkpoint import plain
-from ..checkpoint_read import read_file
 from .assign import BBox3DL1Cost, HungarianAssigner3D, NMSFreeCoder
 from .dataset import CustomNuScenesDataset
 from .detector import BEVFormer
 from .head import BEVFormerHead
-from .names import BadName, explain, registries
 from .pipelines import STEPS
+from .reader import load_from_file
+from .registries import BadName, explain
 from .runner import EpochBasedRunner_video, TransferWeight
 
-READS_WEIGHTS_ONLY = (2, 6)  # torch.load from this one on, where nothing else is said
 # Where upstream's plugin registers them: mmdet3d's builders look there too.
 PARTS: List[Tuple[Registry, str, type]] = [
     (DETECTORS, "BEVFormer", BEVFormer),
@@ -41,16 +37,6 @@ PARTS: List[Tuple[Registry, str, type]] = [
     (RUNNERS, "EpochBasedRunner_video", EpochBasedRunner_video),
     (HOOKS, "TransferWeight", TransferWeight),
 ]
-
-
-def load_from_file(filename: str, map_location: Any = None) -> Any:
-    """For mmcv's CheckpointLoader: its own asks torch, which from 2.6 on refuses what mmcv writes into the
-    meta (a ConfigDict).  Read on the CPU; runners and models copy to their device.
-    """
-    content = read_file(os.path.expanduser(filename))
-    if isinstance(content, dict) and isinstance(content.get("meta"), dict):
-        content["meta"] = {key: plain(value) for key, value in content["meta"].items()}
-    return content
 
 
 def register(force: bool = False) -> None:
@@ -70,9 +56,8 @@ def register(force: bool = False) -> None:
             "Keep one: leave out plugin/plugin_dir of upstream, or do not import bevformer.mm.register. "
             "register(force=True) takes the bundled ones.",
         )
-    explain(registries())
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= READS_WEIGHTS_ONLY:
-        CheckpointLoader.register_scheme(prefixes="", loader=load_from_file, force=True)
+    explain()
+    CheckpointLoader.register_scheme(prefixes="", loader=load_from_file, force=True)
     for registry, name, part in PARTS:
         registry.register_module(name=name, force=True, module=part)
 
