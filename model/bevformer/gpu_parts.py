@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 TAIL = 3000  # characters of a part's output that are kept
 GPU_MARK = "pytest.mark.gpu"
@@ -18,7 +18,7 @@ class Part:
     """command: words after the interpreter; {out}: the file it writes.  needs: packages beside torch, NumPy.
 
     limit_s: at most.  least_s: with less left it is not begun.  correctness: whether it says that the numbers
-    are right; shows: the contenders that it has to have compared.
+    are right; shows: the contenders that it has to have compared in every case.
     """
 
     name: str
@@ -41,7 +41,11 @@ class Ended:
 
 
 def parts_for(device: str, root: str) -> Tuple[Part, ...]:
-    """In the order of their worth.  On the CPU small sizes stand in, to try the program itself."""
+    """In the order of their worth.  On the CPU small sizes stand in, to try the program itself.
+
+    The limits of all that compares numbers, and of base's training step, fit into gpu_check's time together:
+    a part that hangs takes that of the last ones, not of these.
+    """
     on_gpu = device == "cuda"
     large, small = ("base", "tiny") if on_gpu else ("micro", "micro")
     few = ["--device", device, "--out", "{out}", "--seconds", "6"] + ([] if on_gpu else ["--repeats", "1"])
@@ -49,27 +53,40 @@ def parts_for(device: str, root: str) -> Tuple[Part, ...]:
     def bench(kind: str, preset: str, *more: str) -> Tuple[str, ...]:
         return ("-m", "bevformer.bench", kind, "--preset", preset, *few, *more)
 
-    shows = ("reference", "triton") if on_gpu else ("reference",)
+    def ops(name: str, preset: str, limit_s: float, numbers: str, *more: str) -> Part:
+        what = "the attentions at the sizes of %s, in %s, against float64 and the others" % (preset, numbers)
+        return Part(name, what, bench("ops", preset, *more), limit_s, 20, (), True, shows)
+
+    shows = ("reference", "triton", "triton deterministic") if on_gpu else ("reference",)
+    halves = ("--dtype", "bfloat16", "float16")
     pytest = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *gpu_tests(root))
-    attentions = "the attentions at the sizes of %s, in %s, against float64 and the others"
+    warm = ("-m", "bevformer.gpu_warm", "--presets", large, small, "--out", "{out}")
+    memory = ("-m", "bevformer.bench", "memory", "--preset", large, "--out", "{out}")
     step, frame = "a training step of %s, and its memory", "a frame of a video with %s"
     parts = [
-        Part("machine", "what is here", ("-m", "bevformer.gpu_machine", "{out}"), 90, 1),
-        Part("ops", attentions % (large, "fp32"), bench("ops", large), 130, 30, (), True, shows),
-        Part("step-" + large, step % large, bench("step", large), 120, 30),
-        Part("tests", "pytest -m gpu", pytest, 110, 20, ("pytest",), True, (), False),
-        Part("infer-" + large, frame % large, bench("infer", large), 60, 20),
+        Part("machine", "what is here", ("-m", "bevformer.gpu_machine", "{out}"), 60, 1),
+        Part("warm", "compile Triton's kernels, in several processes", warm, 90, 5, ("triton",)),
+        ops("ops", large, 80, "fp32"),
+        ops("ops-16", large, 100, "bf16 and fp16", *halves),
+        Part("step-" + large, step % large, bench("step", large), 110, 30),
+        Part("tests", "pytest -m gpu", pytest, 80, 20, ("pytest",), True, (), False),
+        Part("infer-" + large, frame % large, bench("infer", large), 45, 20),
+        Part("step-" + small, step % small, bench("step", small), 40, 15),
+        Part("infer-" + small, frame % small, bench("infer", small), 30, 10),
+        Part("memory", "predicted memory of a training step of %s" % large, memory, 40, 10),
+        ops("ops-" + small, small, 40, "fp32"),
+        Part("loader", "reading samples of " + large, loader(bench, large, on_gpu), 60, 30, ("cv2",)),
     ]
+    left_out = () if on_gpu else ("warm", "ops-" + small)
+    once = {part.name: part for part in parts if part.name not in left_out}
+    return tuple(once.values())
+
+
+def loader(bench: Callable[..., Tuple[str, ...]], preset: str, on_gpu: bool) -> Tuple[str, ...]:
+    """Two rounds of two contenders: a sample of base takes the reference's path seconds."""
     if on_gpu:
-        bf16 = bench("ops", large, "--dtype", "bfloat16")
-        parts += [
-            Part("ops-bf16", attentions % (large, "bf16"), bf16, 90, 20, (), True, shows),
-            Part("step-" + small, step % small, bench("step", small), 60, 20),
-            Part("infer-" + small, frame % small, bench("infer", small), 45, 15),
-            Part("ops-" + small, attentions % (small, "fp32"), bench("ops", small), 60, 20, (), True, shows),
-        ]
-    loader = bench("loader", small, *([] if on_gpu else ["--hw", "90", "160"]))
-    return (*parts, Part("loader", "reading samples", loader, 60, 15, ("cv2",)))
+        return bench("loader", preset, "--who", "float", "uint8", "--repeats", "1")
+    return bench("loader", preset, "--hw", "90", "160")
 
 
 def gpu_tests(root: str) -> List[str]:

@@ -1,13 +1,16 @@
 """gpu-check without a GPU: its order, its clock, what it says of parts that fail or hang."""
 
+import importlib.util
 import json
+import re
 import sys
 
 import pytest
 
-from bevformer import gpu_check, gpu_goals, gpu_parts
+from bevformer import bench, gpu_check, gpu_goals, gpu_parts
 from bevformer.errors import ConfigError, UserError
 from bevformer.gpu_parts import Ended, Part
+from bevformer.talk import Talk
 
 MACHINE = {
     "time": "2026-11-21T21:00:00+00:00",
@@ -21,8 +24,17 @@ def row(case, what, who, seconds, **more):
     return dict(case=case, what=what, who=who, unit="s", median=seconds, **more)
 
 
-def operators(right=True, who="triton"):
-    return {"rows": [row("base spatial", "forward", who, 0.001, right=right)]}
+SHOWS = ("triton", "triton deterministic")
+
+
+def operators(right=True, shows=SHOWS, case="base spatial", **more):
+    """Of two contenders that have to be there, and of one that need not."""
+    rows = [row(case, "forward", who, 0.001, right=right) for who in shows]
+    rows += [
+        row(case, "training", "triton", 0.002, right=True),
+        row(case, "forward", "mmcv", 0.1, right=False),
+    ]
+    return dict(more, rows=rows)
 
 
 class Machine:
@@ -54,7 +66,7 @@ def part(name, limit_s=100.0, least_s=20.0, **more):
 
 PARTS = (
     part("machine", 90, 1),
-    part("ops", correctness=True, shows=("triton",)),
+    part("ops", correctness=True, shows=SHOWS),
     part("step-base"),
     part("tests", needs=("pytest",), correctness=True, writes=False),
     part("loader", needs=("cv2",)),
@@ -82,7 +94,8 @@ def test_all_parts_run_and_the_numbers_agree(check):
     code, result, said = check(Machine({"ops": operators(), "step-base": {"rows": []}}))
     assert (code, result["correct"], result["left_out"]) == (0, True, ["loader"])
     assert statuses(result)["loader"] == "not possible here" and "cv2, which is not installed" in said
-    assert "The numbers agree" in said and result["machine"]["gpu"] == "NVIDIA H200"
+    assert "The numbers agree" in said and "wrong, and not ours: base spatial, forward, mmcv" in said
+    assert result["machine"]["gpu"] == "NVIDIA H200"
 
 
 def test_what_time_did_not_allow_is_listed_and_what_is_short_still_runs(check):
@@ -108,7 +121,13 @@ def test_a_part_that_hangs_costs_its_own_time_and_its_results_so_far_stay(check)
     "found, codes, takes",
     [
         ({"ops": operators(right=False)}, {}, {}),
-        ({"ops": operators(who="cpp")}, {}, {}),
+        ({"ops": operators(shows=SHOWS[:1])}, {}, {}),
+        (
+            {"ops": dict(rows=operators()["rows"] + [row("base spatial float16", "forward", "mmcv", 0.1)])},
+            {},
+            {},
+        ),
+        ({"ops": operators(absent={"base temporal, triton": "out of memory"})}, {}, {}),
         ({"ops": operators()}, {"ops": -11}, {}),
         ({"ops": operators()}, {"tests": 1}, {}),
         ({"ops": operators()}, {}, {"ops": 1e9}),
@@ -117,7 +136,9 @@ def test_a_part_that_hangs_costs_its_own_time_and_its_results_so_far_stay(check)
     ],
     ids=[
         "wrong numbers",
-        "no triton",
+        "no deterministic triton",
+        "not in one of the cases",
+        "failed in one of the cases",
         "crash",
         "a failing test",
         "too slow",
@@ -171,13 +192,53 @@ def test_parts_are_chosen_by_name_and_unknown_ones_refused():
         gpu_check.choose(PARTS, ["nonsense"])
 
 
-def test_the_parts_of_a_gpu_fit_their_order_and_name_only_files_with_gpu_tests():
-    parts = gpu_parts.parts_for("cuda", gpu_check.ROOT)
-    names = [each.name for each in parts]
-    assert names[:3] == ["machine", "ops", "step-base"] and len(set(names)) == len(names)
-    tests = parts[names.index("tests")].command
+def test_what_is_wrong_and_what_was_not_compared_is_told(check):
+    assert "ops (wrong: base spatial, forward, triton" in check(Machine({"ops": operators(right=False)}))[2]
+    said = check(Machine({"ops": operators(shows=SHOWS[:1])}))[2]
+    assert "ops (not compared: base spatial, triton deterministic)" in said
+
+
+GPU_PARTS = {each.name: each for each in gpu_parts.parts_for("cuda", gpu_check.ROOT)}
+
+
+def test_the_parts_of_a_gpu_come_in_the_order_of_their_worth_and_name_only_files_with_gpu_tests():
+    names = list(GPU_PARTS)
+    assert names[:5] == ["machine", "warm", "ops", "ops-16", "step-base"]
+    assert {"tests", "memory", "loader"} < set(names)
+    tests = GPU_PARTS["tests"].command
     assert any(word.endswith("test_full_size.py") for word in tests)
     assert not any(word.endswith("test_bench_common.py") for word in tests)
+
+
+def test_all_is_over_within_nine_minutes_and_what_compares_numbers_has_its_time_whatever_hangs(check):
+    names = list(GPU_PARTS)
+    first = [GPU_PARTS[name] for name in names[: names.index("tests") + 1]]
+    assert sum(each.limit_s for each in first) <= gpu_check.SECONDS < 540
+    shown = [each.name for each in GPU_PARTS.values() if each.correctness]
+    assert set(shown) == {"ops", "ops-16", "ops-tiny", "tests"}
+    hanging = [part(name, each.limit_s, each.least_s) for name, each in GPU_PARTS.items()]
+    machine = Machine({}, dict.fromkeys(names[1:], 1e9))
+    _, result, _ = check(machine, parts=hanging)
+    assert machine.now_s <= 520 and "tests" not in result["left_out"]
+
+
+def test_in_both_16_bit_formats_and_fp32_the_deterministic_kernels_are_compared_too():
+    for name, dtypes in (("ops", []), ("ops-16", ["--dtype", "bfloat16", "float16"])):
+        entry = GPU_PARTS[name]
+        assert set(entry.shows) >= {"triton", "triton deterministic"} and entry.correctness
+        assert list(entry.command[-3:]) == dtypes or not dtypes
+
+
+def test_every_part_is_asked_for_in_words_that_its_program_knows(capsys):
+    """A mistake here would cost minutes on a machine that is lent."""
+    for entry in GPU_PARTS.values():
+        words = list(entry.command)
+        assert words[0] == "-m" and importlib.util.find_spec(words[1]) is not None
+        if words[1] == "bevformer.bench":
+            with pytest.raises(SystemExit) as ended:
+                bench.main([*words[2:], "--help"], Talk(False))
+            known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+            assert ended.value.code == 0 and {word for word in words if word.startswith("--")} <= known
 
 
 def test_a_child_is_stopped_at_its_limit_and_its_words_are_kept():
@@ -226,7 +287,7 @@ def test_grid_sample_is_no_goal_where_mmcvs_kernel_is_there():
 
 def test_help_and_list_need_no_torch(capsys):
     assert gpu_check.main(["--list"]) == 0
-    assert "ops-bf16" in capsys.readouterr().out
+    assert "ops-16" in capsys.readouterr().out
     assert gpu_check.main(["--only", "nonsense"]) == 6
 
 
