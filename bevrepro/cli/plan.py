@@ -4,7 +4,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Context, Exit, Option, Typer
 
-from bevrepro.cli.calls import MORE, CfgOptions, Config, Json, common, given, print_json, run_verb
+from bevrepro.cli.calls import (
+    MORE,
+    CfgOptions,
+    Config,
+    Json,
+    Target,
+    common,
+    entered,
+    given,
+    print_json,
+    run_verb,
+)
 
 if TYPE_CHECKING:
     from bevrepro.drive.pace import Pace
@@ -36,6 +47,7 @@ def plan(
     with_time: Annotated[
         bool, Option("--time", help="Samples per second and days too: reported, or a step timed here.")
     ] = False,
+    target: Target = None,
     cfg_options: CfgOptions = None,
     as_json: Json = False,
 ) -> None:
@@ -46,15 +58,19 @@ def plan(
     """
     from bevrepro.cli.plan_view import lines
     from bevrepro.drive.plan import Limit, for_tensors, judge, machine_limit
+    from bevrepro.env.target import load
 
-    limit = machine_limit() if gpu_memory is None else Limit(gpu_memory, "--gpu-memory", gpu or "")
+    inside, _ = entered(target, 0)  # nothing is put on a GPU, so none has to be there
+    without_gpu = target is not None and load(target).hardware.kind == "cpu"
+    given_limit = None if gpu_memory is None else Limit(gpu_memory, "--gpu-memory", gpu or "")
+    limit = given_limit or machine_limit(without_gpu)
     here = with_time and gpu is None and gpu_memory is None
     argv = [
         config,
         *given("--limit-gib", for_tensors(limit) if limit else None),
         *(["--time"] if here else []),
     ]
-    result = run_verb("plan", [*argv, *common(None, cfg_options, context)])
+    result = run_verb("plan", [*argv, *common(None, cfg_options, context)], inside=inside)
     judgement = judge(result, limit)
     pace = _pace(result, gpu, limit) if with_time else None
     if as_json:

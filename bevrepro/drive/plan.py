@@ -26,11 +26,15 @@ class Judgement:
     limit: Limit | None
 
 
-def machine_limit() -> Limit | None:
-    """The smallest GPU that nvidia-smi tells of, else the main memory; None where neither is known."""
+def machine_limit(without_gpu: bool = False) -> Limit | None:
+    """The smallest GPU that nvidia-smi tells of, else the main memory; None where neither is known.
+
+    without_gpu: the training would use none, whatever there is.
+    """
     from bevrepro.probe.cuda import probe_cuda
 
-    known = [(gpu.memory_total_mib, gpu.name) for gpu in probe_cuda().gpus or () if gpu.memory_total_mib]
+    gpus = () if without_gpu else probe_cuda().gpus or ()
+    known = [(gpu.memory_total_mib, gpu.name) for gpu in gpus if gpu.memory_total_mib]
     if known:
         total_mib, name = min(known)
         return Limit(total_mib * MIB / GIB, f"{name} in this machine", name or "")
@@ -39,7 +43,10 @@ def machine_limit() -> Limit | None:
     host = probe_host()
     sizes = [size for size in (host.memory_total_b, host.memory_limit_b) if size]
     return (
-        Limit(min(sizes) / GIB, "main memory of this machine, which has no GPU that is seen")
+        Limit(
+            min(sizes) / GIB,
+            "main memory of this machine" + ("" if without_gpu else ", which has no GPU that is seen"),
+        )
         if sizes
         else None
     )

@@ -1,13 +1,14 @@
 """`bevrepro plan`: what is asked of the model plane, what is said, and the exit code."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from bevrepro import cli
 from bevrepro.core.machine import Cuda, Gpu, Host
 from bevrepro.core.units import GIB
-from bevrepro.drive import launch
+from bevrepro.drive import inside, launch
 from bevrepro.drive.plan import headroom
 from bevrepro.probe import cuda, host
 
@@ -40,14 +41,16 @@ MAIN_MEMORY_GIB = 30.0
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch, request):
     """Run a command on a machine with these GPUs' MiB; returns (exit code, argv of the model plane)."""
 
     def play(*words, gpus=(), others=(), **more):
         seen = []
+        places = request.getfixturevalue("places") if "places" in request.fixturenames else []
 
-        def fake(verb, argv, **_):
+        def fake(verb, argv, inside=None, **_):
             seen.append([verb, *argv])
+            places.append(inside)
             limit = float(argv[argv.index("--limit-gib") + 1]) if "--limit-gib" in argv else None
             fits = [n for n, peak in enumerate((20.0, 12.0, 9.0)) if limit and peak <= limit]
             chosen = [row["name"] for row in RESULT["rungs"][: fits[0]]] if fits else None
@@ -77,6 +80,28 @@ def test_without_a_gpu_main_memory_is_the_limit(run, capsys):
         and "history (3 frames, one by one)" in out
     )
     assert "main memory of this machine" in " ".join(out.split()) and "branches" not in out
+
+
+@pytest.fixture
+def places(monkeypatch):
+    """The environment of each call; a target is entered with this many GPUs."""
+    monkeypatch.setattr(inside, "enter", lambda name, gpus: SimpleNamespace(title=name, gpus=gpus))
+    return []
+
+
+@pytest.mark.parametrize(
+    "target, limit", [("cpu-openmmlab-torch2", "main memory of this machine)"), ("a100-torch2", "Card 24576")]
+)
+def test_a_target_is_planned_in_its_environment_without_a_gpu(run, places, capsys, target, limit):
+    code, _ = run("bevformer_base", "--target", target, gpus=(24576,))
+    assert code == 0 and [(each.title, each.gpus) for each in places] == [(target, 0)]
+    out, err = capsys.readouterr()
+    assert limit in " ".join(out.split()) and f"In {target}" in err
+
+
+def test_an_unknown_target_is_refused(run, capsys):
+    assert run("bevformer_base", "--target", "cpu-openmmlap") == (6, None)
+    assert "is 'cpu-openmmlab' meant?" in capsys.readouterr().err
 
 
 def test_the_smallest_gpu_of_the_machine_is_the_limit(run, capsys):
