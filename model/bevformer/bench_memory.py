@@ -9,7 +9,6 @@ stay as they are in FILE.
 """
 
 import argparse
-import json
 import os
 import time
 from typing import Any, Dict, List, Optional, Sequence
@@ -21,9 +20,11 @@ from torch import nn
 from .allocated import allocated_peak_b
 from .atomic import write_atomically
 from .bench_common import as_text, begin, finish, preset_of, row, short_name
+from .bench_read import is_number, json_of
 from .config import Config, override
 from .describe import GIB
 from .detector import build_model
+from .errors import DataError
 from .ledger import IDENTICAL
 from .nominal import image_size, nominal_sample
 from .plan import Ghost, plan
@@ -43,6 +44,7 @@ GOALS_GB = {
     ("tiny", "identical"): 2.0,
     ("tiny", "bf16"): 2.0,
 }
+OTHER_FILE = "Name another file for --out, or move this one away."
 ABOUT = (
     "ladder_gib and calibration in GiB of 2**30 bytes, rows in GB of 1e9; samples_per_gpu of the preset,"
     " float32 unless a row says bf16. ladder_gib: predicted on the meta device, each row on top of those"
@@ -87,13 +89,39 @@ def main(argv: Sequence[str], talk: Talk) -> int:
 
 
 def _earlier(out: Optional[str]) -> Dict[str, Any]:
-    """What is not measured now stays."""
-    if out and os.path.exists(out):
-        with open(out, encoding="utf-8") as file:
-            found = json.load(file)
-        header = {key: found[key] for key in HEADER if key in found}
-        return {"header": header, **{key: found.get(key, {}) for key in ("ladder_gib", "calibration")}}
-    return {"header": {}, "ladder_gib": {}, "calibration": {}}
+    """What is not measured now stays.  Raises DataError for a file that is something else, and leaves it."""
+    if not out or not os.path.exists(out):
+        return {"header": {}, "ladder_gib": {}, "calibration": {}}
+    try:
+        found = json_of(out)
+    except DataError as error:
+        raise DataError(error.seen, "What it held cannot be kept.", OTHER_FILE) from error
+    if not _is_ours(found):
+        raise DataError(
+            "%s is not from `bench memory`" % out,
+            "Its content would be lost: that is kept and added to.",
+            OTHER_FILE,
+        )
+    header = {key: found[key] for key in HEADER if key in found}
+    return {"header": header, **{key: found.get(key, {}) for key in ("ladder_gib", "calibration")}}
+
+
+def _is_ours(found: Any) -> bool:
+    """Whether it holds ladders that rows can be made of."""
+    if not isinstance(found, dict) or not isinstance(found.get("ladder_gib"), dict):
+        return False
+    if not isinstance(found.get("calibration", {}), dict):
+        return False
+    return all(isinstance(each, dict) and _is_ladder(each) for each in found["ladder_gib"].values())
+
+
+def _is_ladder(found: Dict[str, Any]) -> bool:
+    rungs = found.get("rungs")
+    if not isinstance(rungs, list) or not all(isinstance(each, dict) for each in rungs):
+        return False
+    peaks = [found.get("none"), *(each.get("peak_gib") for each in rungs)]
+    words = [each.get(key) for each in rungs for key in ("name", "effect")]
+    return all(is_number(each) for each in peaks) and all(isinstance(each, str) for each in words)
 
 
 def _made() -> Dict[str, Any]:

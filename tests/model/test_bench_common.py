@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from bevformer import bench_common, bench_read, gpu_check
+from bevformer import bench, bench_common, bench_read, gpu_check
 from bevformer.bench_common import Protocol
 from bevformer.errors import ConfigError, DataError
 
@@ -151,10 +151,55 @@ def test_the_parts_of_a_gpu_check_are_read_as_one_document(tmp_path):
     assert found["kind"] == "gpu-check" and len(found["rows"]) == 2 and found["host"]["cpus"] >= 1
 
 
-def test_a_row_whose_number_is_a_word_is_refused(tmp_path):
-    broken = document()
-    broken["rows"][0]["median"] = "fast"
+@pytest.mark.parametrize("parts", [None, 3, "x", {}, [None, 3, {"found": [1]}, {"found": {"rows": 4}}]])
+def test_a_gpu_check_whose_parts_are_something_else_has_no_rows(tmp_path, parts):
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({"schema": gpu_check.SCHEMA, "parts": parts}))
+    assert bench_read.read(str(path))["rows"] == []
+
+
+def test_of_a_gpu_check_the_machine_is_that_of_the_first_part_that_knows_it(tmp_path):
+    path, parts = tmp_path / "gpu.json", [{"found": {"rows": [], "processes": 16}}, {"found": document()}]
+    path.write_text(json.dumps({"schema": gpu_check.SCHEMA, "parts": parts}))
+    assert bench_read.read(str(path))["host"]["cpus"] >= 1
+
+
+@pytest.mark.parametrize("verb", ["--compare", "--plot"])
+@pytest.mark.parametrize(
+    "changes, in_row, words",
+    [
+        ({}, {"median": "fast"}, "row 0 of .* has no number"),
+        ({}, {"median": None}, "row 0 of .* has no number"),
+        ({}, {"median": True}, "row 0 of .* has no number"),
+        ({}, {"median": float("nan")}, "row 0 of .* has no number"),
+        ({}, {"median": 10**400}, "row 0 of .* has no number"),
+        ({}, {"low": [1]}, "row 0 of .* has no number"),
+        ({}, {"case": ["l"]}, "row 0 of .* that is no text"),
+        ({}, {"who": None}, "row 0 of .* that is no text"),
+        ({}, {"unit": {}}, "row 0 of .* that is no text"),
+        ({"rows": {}}, {}, "row 0"),
+        ({"rows": [3]}, {}, "row 0"),
+        ({"host": "x"}, {}, "host of .* is no table"),
+        ({"versions": [1]}, {}, "versions of .* is no table"),
+        ({"commit": 5}, {}, "commit of .* is no text"),
+        ({"time": {}}, {}, "time of .* is no text"),
+        ({"kind": ["ops"]}, {}, "is not from"),
+        ({"schema": []}, {}, "is not from"),
+    ],
+)
+def test_what_was_changed_by_hand_is_refused_in_a_sentence(tmp_path, heard, verb, changes, in_row, words):
+    broken, good, bad = document(), tmp_path / "a.json", tmp_path / "b.json"
+    good.write_text(json.dumps(broken))
+    broken["rows"][0].update(in_row)
+    bad.write_text(json.dumps(dict(broken, **changes)))
+    first = tmp_path / "picture.png" if verb == "--plot" else good
+    with pytest.raises(DataError, match=words):
+        bench.main([verb, str(first), str(bad)], heard)
+
+
+@pytest.mark.parametrize("content", ["[" * 100000, "\xff\xfe", '{"a": 1' + "0" * 5000 + "}"])
+def test_what_json_itself_cannot_read_is_refused(tmp_path, content):
     path = tmp_path / "b.json"
-    path.write_text(json.dumps(broken))
-    with pytest.raises(DataError, match="row 0 of .* has no number"):
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match="b.json"):
         bench_read.read(str(path))

@@ -8,7 +8,7 @@ import pytest
 from bevformer import bench, bench_memory
 from bevformer.bench_common import preset_of
 from bevformer.bench_read import read
-from bevformer.errors import ConfigError
+from bevformer.errors import ConfigError, DataError
 from bevformer.nominal import image_size
 from bevformer.plan import peak_memory
 from bevformer.rungs import LADDER, rungs_up_to
@@ -76,6 +76,31 @@ def test_a_calibration_alone_leaves_the_ladders_date_and_command(tmp_path, heard
 def test_an_unknown_preset_is_refused_before_anything_is_measured(heard):
     with pytest.raises(ConfigError, match="unknown preset: 'huge'"):
         bench.main(["memory", "--preset", "base", "huge"], heard)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"ladder_gib": {"bevformer_base": {"none": 1.0, ',
+        "",
+        "my own notes",
+        "[1, 2]",
+        "null",
+        '{"ladder_gib": null}',
+        '{"ladder_gib": {"bevformer_base": 3}}',
+        '{"ladder_gib": {"bevformer_base": {"none": "x", "rungs": []}}}',
+        '{"ladder_gib": {"bevformer_base": {"none": 1, "rungs": [null]}}}',
+        '{"ladder_gib": {"base": {"none": 1, "rungs": [{"name": 1, "effect": "", "peak_gib": 2}]}}}',
+        '{"ladder_gib": {}, "calibration": [1]}',
+        "[" * 100000,
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_and_left_as_it_is(tmp_path, heard, content):
+    out = tmp_path / "memory.json"
+    out.write_text(content)
+    with pytest.raises(DataError, match="memory.json") as caught:
+        bench.main(["memory", "--preset", "micro", "--out", str(out)], heard)
+    assert out.read_text() == content and "another file" in caught.value.do
 
 
 @pytest.mark.slow
