@@ -61,10 +61,11 @@ def fidelity_ledger(
         entries += _of_precision(schedule.fp16_loss_scale, precision, device)
     entries += [ledger_entry(what, CHANGES, why) for what, why in departures(config, init)]
     entries += _of_images(config, device)
-    if options.deterministic and atomic:
+    if (options.deterministic or config.ops.deterministic) and atomic:
+        asked = "--deterministic" if options.deterministic else "ops.deterministic=True"
         entries.append(
             ledger_entry(
-                "not bit for bit in spite of --deterministic",
+                "not bit for bit in spite of " + asked,
                 ROUNDING,
                 "no deterministic backward pass here: " + ", ".join(atomic),
             )

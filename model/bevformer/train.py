@@ -38,6 +38,7 @@ from .ladder import (
 from .loading import free_shared_memory_b, workers_that_fit
 from .memory import DoesNotFit, OutOfMemory, memory_of
 from .operators import tell_operators
+from .ops.backends import NOT_REPEATABLE
 from .optim import build_optimizer
 from .pixels import choose, data_after_decoding
 from .preflight import pointless, preflight
@@ -70,8 +71,7 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
     check_gpus(args.gpus)
     follows = bool(int(os.environ.get("RANK") or 0))
     talk = talk.only_errors() if follows else talk
-    repeatable = ["ops.deterministic=True"] if args.deterministic else []
-    config = override(read_config(args.config, talk), repeatable + args.cfg_options)
+    config = _repeatable(read_config(args.config, talk), args.cfg_options, args.deterministic)
     store, infos = _data(args, talk)
     small = decoded_mib(infos.infos) <= CACHE_MIB
     device_type = "cuda" if args.gpus else "cpu"
@@ -110,6 +110,18 @@ def _main(args: argparse.Namespace, argv: Sequence[str], talk: Talk) -> int:
         )
     talk.result(**result)
     return 0
+
+
+def _repeatable(config: Config, options: Sequence[str], deterministic: bool) -> Config:
+    """With the options; --deterministic asks the attention to repeat bit for bit where it can.
+
+    One that cannot runs all the same when it is named (the ledger says so); that together with
+    ops.deterministic=True, both named, is refused where the model meets its device.
+    """
+    named = override(config, options)
+    if not deterministic or named.ops.attention in NOT_REPEATABLE["cuda"]:
+        return named
+    return override(config, ["ops.deterministic=True", *options])
 
 
 def _data(args: argparse.Namespace, talk: Talk) -> Tuple[Any, Any]:

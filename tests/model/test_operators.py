@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from bevformer import operators
+from bevformer import operators, train
 from bevformer.config import override, preset, to_dict
 from bevformer.detector import build_model
+from bevformer.ledger import fidelity_ledger
 from bevformer.ops import backends
 from bevformer.resume import check_resumed
 from bevformer.runstate import Options
@@ -48,6 +49,27 @@ def test_only_tritons_own_way_repeats_on_a_gpu(monkeypatch, micro, name, exact, 
             module.deterministic = exact
     assert len(operators.not_repeatable(micro, CUDA)) == parts
     assert operators.not_repeatable(micro, torch.device("cpu")) == []
+
+
+@pytest.mark.parametrize(
+    "options, asked",
+    [([], True), (["ops.attention=reference"], False), (["ops.deterministic=False"], False),
+     (["ops.attention=triton"], True), (["ops.attention=mmcv", "ops.deterministic=True"], True)],
+)  # fmt: skip
+def test_deterministic_training_asks_the_attention_for_it_where_it_can(options, asked):
+    config = train._repeatable(preset("bevformer_micro"), options, True)
+    assert config.ops.deterministic is asked
+    assert train._repeatable(config, [], False) == config
+
+
+@pytest.mark.parametrize("flag, option", [(True, False), (False, True), (False, False)])
+def test_the_ledger_says_what_does_not_repeat_whoever_asked(tmp_path, flag, option):
+    config = override(preset("bevformer_micro"), ["ops.deterministic=%s" % option])
+    options = Options(str(tmp_path), deterministic=flag)
+    entries = fidelity_ledger(config, options, torch.device("cpu"), atomic=["deformable attention (mmcv)"])
+    found = [entry["what"] for entry in entries if "bit for bit" in entry["what"]]
+    asked = "--deterministic" if flag else "ops.deterministic=True"
+    assert found == (["not bit for bit in spite of " + asked] if flag or option else [])
 
 
 def test_a_run_goes_on_where_it_is_computed_in_another_way(tmp_path):

@@ -19,6 +19,8 @@ from .visible import gather_visible
 NAMES = ("auto", "reference", "cpp", "triton", "mmcv")
 # Best first.  Which of them runs is written into the run's record.
 PREFERRED: Dict[str, Tuple[str, ...]] = {"cuda": ("triton", "mmcv"), "cpu": ("cpp",)}
+# Those of NAMES whose backward pass adds by floating-point atomics on a device, in an order of its own.
+NOT_REPEATABLE: Dict[str, Tuple[str, ...]] = {"cuda": ("reference", "mmcv")}
 TOLERANCE = (
     1e-4  # float32, numbers around 1; a wrong corner or a wrong order of points is off by 0.01 and more
 )
@@ -104,24 +106,41 @@ def _loaded(name: str, device_type: str, deterministic: bool) -> Backend:
 def choose(name: str, device_type: str, deterministic: bool = False) -> Backend:
     """The backend for a device.  auto: the first of PREFERRED that is there and agrees, else grid_sample.
 
-    A wrong explicit choice raises; `auto` warns, once, of what it passes over.  On the meta device, which has
-    shapes only, every fused name stands for an operator that keeps its inputs.
+    A wrong explicit choice raises, and so does one that cannot be `deterministic`; `auto` warns, once, of
+    what it passes over, and where what it takes is not deterministic.  On the meta device, which has shapes
+    only, every fused name stands for an operator that keeps its inputs.
     """
     if device_type == "meta":
         from .shapes_only import SHAPES_ONLY
 
         return REFERENCE if name in ("auto", "reference") else SHAPES_ONLY
+    atomic = NOT_REPEATABLE.get(device_type, ()) if deterministic else ()
+    if name in atomic:
+        raise ConfigError(
+            "ops.deterministic=True with ops.attention=%s on a GPU" % name,
+            "Its backward pass adds in whatever order the GPU gets to, so bits do not repeat.",
+            "Use ops.attention=triton, which can do otherwise, or leave ops.deterministic out.",
+        )
     if name != "auto":
         return load(name, device_type, deterministic)
+    found, passed = _first(device_type, deterministic)
+    if found is REFERENCE or found.name in atomic:
+        for error in passed:
+            warnings.warn("%s\n%s" % (error.seen, error.why), stacklevel=2)
+    if found.name in atomic:
+        warnings.warn("ops.deterministic=True: %s does not repeat bit for bit." % found.name, stacklevel=2)
+    return found
+
+
+def _first(device_type: str, deterministic: bool) -> Tuple[Backend, List[ConfigError]]:
+    """The first of PREFERRED that runs, else grid_sample, and why those before it do not."""
     passed: List[ConfigError] = []
     for candidate in PREFERRED.get(device_type, ()):
         try:
-            return load(candidate, device_type, deterministic)
+            return load(candidate, device_type, deterministic), passed
         except ConfigError as error:
             passed.append(error)
-    for error in passed:
-        warnings.warn("%s\n%s" % (error.seen, error.why), stacklevel=2)
-    return REFERENCE
+    return REFERENCE, passed
 
 
 def disagreement(backend: Backend, device_type: str) -> float:

@@ -68,6 +68,32 @@ def test_one_that_cannot_run_is_refused_with_the_reason(monkeypatch):
         choose("cpp", "cpu")
 
 
+@pytest.mark.parametrize("name", ["reference", "mmcv"])
+def test_one_that_adds_in_any_order_is_refused_where_bits_have_to_repeat(name):
+    with pytest.raises(ConfigError, match="ops.deterministic=True with ops.attention=" + name) as caught:
+        choose(name, "cuda", True)
+    assert "ops.attention=triton" in caught.value.do
+
+
+def test_a_cpu_adds_in_one_order_always():
+    assert choose("reference", "cpu", True) is REFERENCE
+
+
+@pytest.mark.parametrize("there", ["triton", "mmcv", "reference"])
+def test_auto_says_where_bits_do_not_repeat(monkeypatch, there):
+    def load(name, device_type, deterministic):
+        if name != there:
+            raise ConfigError("no %s here" % name, "It is missing.")
+        return dataclasses.replace(REFERENCE, name=name)
+
+    monkeypatch.setattr(backends, "load", load)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert choose("auto", "cuda", True).name == there
+    said = [str(each.message) for each in caught]
+    assert not said if there == "triton" else "no triton here" in said[0] and there in said[-1]
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         build_model(override(preset("bevformer_micro"), ["ops.attention=cuda"]))
