@@ -12,6 +12,7 @@ from bevformer.amp import FULL, LossScale  # noqa: E402
 from bevformer.config import override, preset  # noqa: E402
 from bevformer.detector import build_model  # noqa: E402
 from bevformer.nominal import image_size, nominal_sample  # noqa: E402
+from bevformer.ops import mmcv_backend  # noqa: E402
 from bevformer.optim import build_optimizer  # noqa: E402
 from bevformer.step import Training, _update, backward  # noqa: E402
 
@@ -40,6 +41,27 @@ def test_a_step_waits_once_for_all_costs_and_once_for_terms_and_norm():
     assert device.waits == ["copy to the host"] * 2 and not lists.seen
     assert len(device.sent) < 160  # small ones, and the images
     assert found == {key: pytest.approx(value, rel=1e-3) for key, value in expected.items()}
+
+
+def test_mmcvs_attention_sends_its_tables_without_waiting(monkeypatch):
+    """Its operator stands in for itself; what the backend hands it is made on the device."""
+    shapes_L, handed = ((3, 4), (2, 3)), []
+
+    def operator(value, shapes, locations, weights):
+        handed.append(shapes)
+        out = value.sum((1, 3)) + (locations.sum() + weights.sum())
+        return out[:, None, :, None].expand(-1, weights.shape[1], -1, value.shape[3]).flatten(2)
+
+    monkeypatch.setattr(mmcv_backend, "ms_deform_attn", lambda device_type: operator)
+    attend = mmcv_backend.load("cuda").deform_attn
+    sizes = ((2, 18, 16), (2, 5, 2, 2), (2, 5, 2, 2, 4, 2), (2, 5, 2, 2, 4))
+    given = [torch.randn(size) for size in sizes]
+    with GhostDevice() as device, NoLists() as lists:
+        value, points, offsets, logits = (Ghost(each) for each in given)
+        found = attend(value, shapes_L, points, offsets, logits)
+    assert not device.waits and not lists.seen and device.sent == [(2, 2), (2, 2)]
+    assert handed[0].numbers.tolist() == [list(hw) for hw in shapes_L]
+    assert torch.equal(found.numbers, attend(given[0], shapes_L, *given[1:]))
 
 
 def test_the_count_sees_what_makes_the_host_wait():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..mm import ms_deform_attn
+from ..transfer import tensor_on
 from .backends import Backend, of_deform_attn
 
 
@@ -29,7 +30,7 @@ def load(device_type: str) -> Backend:
         value = value_MSC.to(kind).view(M, -1, H, value_MSC.shape[-1] // H)
         weights = logits_MQHLP.to(kind).reshape(M, Q, H, L * P).softmax(-1).view(M, Q, H, L, P)
         locations = sampling_locations(shapes_L, reference_MQZ2, offsets_MQHLP2).to(kind)
-        shapes = torch.tensor(list(shapes_L), device=value.device)
+        shapes = tensor_on(list(shapes_L), value.device)
         out: Tensor = operator(value.contiguous(), shapes, locations.contiguous(), weights.contiguous())
         return out.view(M, Q, -1).to(value_MSC.dtype)
 
@@ -42,7 +43,7 @@ def sampling_locations(
     """(M, Q, H, L, P, 2) in [0, 1] of each level's extent, as upstream materialises them."""
     M, Q, H, L, P, _ = offsets_MQHLP2.shape
     Z = reference_MQZ2.shape[2]
-    sizes = torch.tensor([[w, h] for h, w in shapes_L], dtype=torch.float32, device=offsets_MQHLP2.device)
+    sizes = tensor_on([[w, h] for h, w in shapes_L], offsets_MQHLP2.device, torch.float32)
     shifts = (offsets_MQHLP2 / sizes[:, None]).view(M, Q, H, L, P // Z, Z, 2)
     points = reference_MQZ2.to(torch.promote_types(reference_MQZ2.dtype, shifts.dtype))
     return (points[:, :, None, None, None] + shifts).view(M, Q, H, L, P, 2)
