@@ -16,6 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, PAGE = ROOT / "benchmarks", ROOT / "docs" / "performance.md"
 BASELINES = {"ops": "grid_sample", "step": "plain", "infer": "plain", "loader": "float"}
+LAUNCHES = ("operators", "kernels")  # units: what a step asks of the device one by one
 MB = 1e6
 Row = Mapping[str, Any]
 Document = Mapping[str, Any]
@@ -139,17 +140,31 @@ def steps_table(folder: Path, name: str, kind: str = "step") -> list[str]:
     document = load(path)
     if document is None:
         return not_yet("benchmarks/" + name, f"python -m bevformer.bench {kind} --out benchmarks/{name}")
-    head, rows = ["", "time", "times plain", "peak", "levers"], []
+    counted = _unique(row["what"] for row in document["rows"] if row["unit"] in LAUNCHES)
+    head, rows = (
+        ["", "time", "times plain", "peak", *(name.split(" of ")[0] for name in counted), "levers"],
+        [],
+    )
     for row in document["rows"]:
         if row["unit"] != "s":
             continue
-        saved = _times(document, row["case"], "peak memory", row["who"])
+        case, who = row["case"], row["who"]
+        saved = _times(document, case, "peak memory", who)
         peak = _beside(f"{digits(row['peak_gb'])} GB", saved) if row.get("peak_gb") is not None else ""
-        times = _times(document, row["case"], row["what"], row["who"])
+        times = _times(document, case, row["what"], who)
         levers = ", ".join(row.get("levers") or []) or "none"
-        label = "{}, {}".format(row["case"], row["who"])
-        rows.append([label, amount(row["median"], row["unit"]), times, peak, levers])
+        launches = [_launches(document, case, what, who) for what in counted]
+        rows.append([f"{case}, {who}", amount(row["median"], row["unit"]), times, peak, *launches, levers])
     return [*grid(head, rows), "", source(document, path)]
+
+
+def _launches(document: Document, case: str, what: str, who: str) -> str:
+    found, times = _find(document, case, what, who), _times(document, case, what, who)
+    return (
+        ""
+        if found is None
+        else "{:.0f}".format(found["median"]) + (f", {times} times fewer" if times else "")
+    )
 
 
 def loader_table(folder: Path, name: str) -> list[str]:

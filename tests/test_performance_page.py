@@ -95,6 +95,18 @@ def test_steps_show_peak_and_levers(tmp_path):
     assert "| tiny, fast | 2 s | 2 (goal 1.5) | 1.25 GB, 3 times less | bf16, cpp |" in text
 
 
+def test_steps_show_how_many_operators_they_are_made_of(tmp_path):
+    what = "torch operators of a training step"
+    rows = [row("tiny", "s", who, 4.0, peak_gb=1.0) for who in ("plain", "fast", "lean")]
+    rows += [row("tiny", what, who, n, "operators") for who, n in (("plain", 2606), ("fast", 903))]
+    ratios = [dict(case="tiny", what=what, who="fast", against="plain", times=2.886)]
+    text = made(tmp_path, "s.json", document("step", rows, ratios), "steps s.json step")
+    assert "|  | time | times plain | peak | torch operators | levers |" in text
+    assert "| tiny, plain | 4 s |  | 1 GB | 2606 | none |" in text
+    assert "| tiny, fast | 4 s |  | 1 GB | 903, 2.89 times fewer | none |" in text
+    assert "| tiny, lean | 4 s |  | 1 GB |  | none |" in text
+
+
 def test_the_loader_shows_times_beside_numbers(tmp_path):
     rows = [row("base", "bytes per sample", who, mb, "MB") for who, mb in (("float", 428), ("uint8", 104))]
     ratios = [dict(case="base", what="bytes per sample", who="uint8", against="float", times=4.1)]
