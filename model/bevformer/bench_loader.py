@@ -37,6 +37,7 @@ from .bench_common import (
     deliver,
     device_of,
     finish,
+    keep,
     preset_of,
     ratio,
     row,
@@ -69,6 +70,7 @@ OPTIONS = {
 FRAMES = 6  # on disk; the page cache has them after the warm-up
 COUNTED = 4  # samples of a round that are counted, after the first
 GOAL = 4.0
+Rows = List[Dict[str, Any]]
 ABOUT = (
     "float is the reference's path, worker ours with the same floats; uint8 leaves distortion, normalisation,"
     " scaling and padding to the device: `finish` says what that takes there. One worker; CPU time of worker"
@@ -91,26 +93,38 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     device = device_of(args.device)
     header = begin("loader", argv, device, started_s)
     folder = tempfile.mkdtemp(prefix="bevformer-bench-loader-")
-    rows: List[Dict[str, Any]] = []
-    ratios: List[Dict[str, Any]] = []
-    absent: Dict[str, str] = {}
-    try:
-        infos = write_set(folder, FRAMES, tuple(args.hw))
-        for config in map(preset_of, args.preset):
-            case = short_name(config.name)
-            rows += measure(case, config, folder, infos, args.who, device, protocol, absent)
-            rows += finishing(case, config, tuple(args.hw), device, protocol)
-            for what in (CPU_S, BYTES, WALL_S):
-                for who in (name for name in args.who if name != "float"):
-                    goal = GOAL if (case, who) == ("base", "uint8") and what != WALL_S else None
-                    ratios += ratio(rows, case, what, who, "float", goal=goal)
-            talk.progress("bench", len(ratios), len(ratios))
-    finally:
-        shutil.rmtree(folder)
     more = dict(
         protocol=protocol.told(), about=ABOUT, images=_images(args.hw), threads_cv2=cv2.getNumThreads()
     )
-    return deliver(finish(header, rows, ratios, absent, **more), args.out, talk)
+    rows: Rows = []
+    absent: Dict[str, str] = {}
+
+    def document(found: Rows) -> Dict[str, Any]:
+        return finish(header, [*rows, *found], ratios_of([*rows, *found], args.who), absent, **more)
+
+    try:
+        infos = write_set(folder, FRAMES, tuple(args.hw))
+        for done, config in enumerate(map(preset_of, args.preset), 1):
+            case = short_name(config.name)
+            contenders = contenders_for(case, config, folder, infos, args.who, device, absent)
+            rows += measure(case, contenders, protocol, absent, lambda found: keep(document(found), args.out))
+            rows += finishing(case, config, tuple(args.hw), device, protocol)
+            keep(document([]), args.out)
+            talk.progress("bench", done, len(args.preset))
+    finally:
+        shutil.rmtree(folder)
+    return deliver(document([]), args.out, talk)
+
+
+def ratios_of(rows: Rows, names: Sequence[str]) -> Rows:
+    """To the reference's path; what is uint8 at base has goals."""
+    found: Rows = []
+    for case in dict.fromkeys(each["case"] for each in rows):
+        for what in (CPU_S, BYTES, WALL_S):
+            for who in (name for name in names if name != "float"):
+                goal = GOAL if (case, who) == ("base", "uint8") and what != WALL_S else None
+                found += ratio(rows, case, what, who, "float", goal=goal)
+    return found
 
 
 def _images(hw: Sequence[int]) -> Dict[str, Any]:
@@ -119,28 +133,42 @@ def _images(hw: Sequence[int]) -> Dict[str, Any]:
     return dict(hw=list(hw), frames=FRAMES, simplejpeg_same_pixels=same)
 
 
-def measure(
+def contenders_for(
     case: str,
     config: Config,
     folder: str,
     infos: Infos,
-    who: Sequence[str],
+    names: Sequence[str],
     device: torch.device,
-    protocol: Protocol,
     absent: Dict[str, str],
-) -> List[Dict[str, Any]]:
-    """All rows of a preset; contenders that cannot run here are added to `absent`."""
-    contenders: Dict[str, Contender] = {}
-    for name in who:
+) -> "Dict[str, Contender]":
+    """Those that can run here; why the others cannot is entered in `absent`."""
+    found: Dict[str, Contender] = {}
+    for name in names:
         try:
-            contenders[name] = Contender(name, config, folder, infos, device)
+            found[name] = Contender(name, config, folder, infos, device)
         except ConfigError as error:
             absent["%s, %s" % (case, name)] = error.seen
-    compete({name: each.run for name, each in contenders.items()}, torch.device("cpu"), protocol)
-    rows = []
-    for name, each in contenders.items():
-        rows += each.rows(case, name, protocol.warm_up)
-    return rows
+    return found
+
+
+def measure(
+    case: str,
+    contenders: "Mapping[str, Contender]",
+    protocol: Protocol,
+    absent: Dict[str, str],
+    save: Callable[[Rows], None],
+) -> Rows:
+    """All rows of a preset, saved after each round; contenders that fail are added to `absent`."""
+    lost: Dict[str, str] = {}
+
+    def rows_of(taken: Mapping[str, Sequence[float]]) -> Rows:
+        absent.update(("%s, %s" % (case, name), why) for name, why in lost.items())
+        counted = {name: contenders[name].rounds[-len(times) :] for name, times in taken.items() if times}
+        return [each for name, kept in counted.items() for each in contenders[name].rows(case, name, kept)]
+
+    runs = {name: each.run for name, each in contenders.items()}
+    return rows_of(compete(runs, torch.device("cpu"), protocol, lost, lambda so_far: save(rows_of(so_far))))
 
 
 class Contender:
@@ -173,8 +201,8 @@ class Contender:
         sent = sample.bytes_sent
         self.rounds.append({"cpu": worker_s + here_s, "wall": wall_s, "bytes": float(sent), "here": here_s})
 
-    def rows(self, case: str, name: str, warm_up: int) -> List[Dict[str, Any]]:
-        kept = self.rounds[warm_up:]
+    def rows(self, case: str, name: str, kept: Sequence[Mapping[str, float]]) -> Rows:
+        """Of the rounds that count."""
         images = self._data.config.data.queue_length * len(CAMERAS)
         middle = {key: statistics.median(each[key] for each in kept) for key in ("cpu", "here")}
         more = dict(ms_per_image=1e3 * middle["cpu"] / images, training_process_s=middle["here"])
@@ -234,7 +262,7 @@ class ReferenceQueue(NuScenesQueue):
 
 def finishing(
     case: str, config: Config, hw: Tuple[int, ...], device: torch.device, protocol: Protocol
-) -> List[Dict[str, Any]]:
+) -> Rows:
     """Of one frame: what is left to the device, there and by OpenCV."""
     rng = np.random.RandomState(0)
     raw_NHWC = torch.from_numpy(rng.randint(0, 256, (len(CAMERAS), *hw, 3)).astype(np.uint8))

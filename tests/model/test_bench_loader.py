@@ -45,3 +45,25 @@ def test_it_counts_bytes_and_names_who_did_not_run(tmp_path):
     assert cpu["median"] > 0 and cpu["ms_per_image"] == pytest.approx(cpu["median"] * 1e3 / 24, rel=1e-3)
     assert told["absent"] == {"base, uint8 half": "ops.decoder=cv2-half with data.scale=1.0"}
     assert {each["what"]: each.get("goal") for each in told["ratios"]}["bytes per sample"] == 4.0
+
+
+def test_rounds_so_far_are_kept_and_one_that_fails_is_named(tmp_path, monkeypatch):
+    kept, real = [], bench_loader.keep
+    monkeypatch.setattr(bench_loader, "keep", lambda result, out: (kept.append(result), real(result, out)))
+    run, calls = bench_loader.Contender.run, []
+
+    def failing(self):
+        calls.append(self)
+        if len(calls) == 5:  # float in its second round
+            raise RuntimeError("no space left\nmore")
+        run(self)
+
+    monkeypatch.setattr(bench_loader.Contender, "run", failing)
+    argv = ["--preset", "base", "--repeats", "2", "--hw", *map(str, HW), "--who", "float", "uint8"]
+    assert bench_loader.main([*argv, "--out", str(tmp_path / "l.json")], Talk(False)) == 0
+    rounds = [
+        [(e["who"], len(e["all"])) for e in each["rows"] if e["what"] == "time per sample"] for each in kept
+    ]
+    assert rounds[0] == [("float", 1), ("uint8", 1)] and kept[0]["ratios"]
+    assert rounds[-1] in ([("float", 2)], [("uint8", 2)]) and len(rounds) == 3
+    assert list(kept[-1]["absent"].values()) == ["RuntimeError: no space left"]
