@@ -50,6 +50,8 @@ def run_selftest(job: Job) -> None:
     """Every check of the target. SelfTestFailed where one does not hold."""
     checks = job.plan.target.selftest
     env = {**os.environ, **job.plan.target.environment}
+    if job.plan.target.hardware.kind == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = ""  # its operators are for CPUs; its torch may see a GPU all the same
     results = selftest.run(job.python, checks, env, job.write_log)
     job.said["selftest"] = [each.to_json() for each in results]
     selftest.refuse_failures(results, str(job.log))

@@ -38,6 +38,7 @@ class Asked:
 
     target: Optional[str]
     families: FrozenSet[str]  # devkit, openmmlab, mmcv: the first words of its checks
+    for_gpu: bool = True  # False where its operators were compiled without CUDA, as the target has it
 
     def wants(self, check: str) -> bool:
         return check.split("-")[0] in self.families
@@ -49,7 +50,8 @@ def asked_for(prefix: str = sys.prefix) -> Asked:
         with open(os.path.join(prefix, RECEIPT), encoding="utf-8") as stream:
             told = json.load(stream)
         names = [str(row["name"]) for row in told["selftest"]]
-        return Asked(str(told["target"]), frozenset(name.split("-")[0] for name in names))
+        families = frozenset(name.split("-")[0] for name in names)
+        return Asked(str(told["target"]), families, told.get("cuda") is not None)
     except (OSError, ValueError, KeyError, TypeError):
         return Asked(None, frozenset())
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bevrepro.core.errors import DataError, MachineError
-from bevrepro.env import _cxx_child, build_variables, building, sdists, target
+from bevrepro.env import _cxx_child, build_variables, building, sdists, selftest, steps, target
 from bevrepro.env.index import Index
 from bevrepro.env.lockfile import Pin
 from bevrepro.env.tree import sha256_of
@@ -202,6 +202,17 @@ def test_what_the_target_decides_reaches_no_build_and_so_makes_no_other_wheel(jo
 def test_a_gpu_of_the_machine_does_not_decide_what_is_compiled(job, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert building.build_environment(job, None)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize("name, seen", [("cpu-openmmlab", ""), ("a100", "0")])
+def test_the_self_test_of_a_target_for_cpus_sees_no_gpu(job, monkeypatch, name, seen):
+    told = {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(selftest, "run", lambda python, checks, env, on_line: told.update(env) or ())
+    job.plan.target, job.said, job.log, job.write_log = target.load(name), {}, "log", print
+    job.python = "python"
+    steps.run_selftest(job)
+    assert told["CUDA_VISIBLE_DEVICES"] == seen
 
 
 def test_objects_of_a_build_that_was_cut_off_serve_the_same_wheel_only(job, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,18 @@ def test_what_was_not_left_out_and_fails_is_a_failure(reduced, capsys, check):
     reduced.put("mmcv.ops.modulated_deform_conv", modulated_deform_conv2d=breaks)
     assert selftest.main([check]) == 1
     assert "illegal memory access" in json.loads(capsys.readouterr().out)["said"]
+
+
+@pytest.mark.parametrize(
+    "gpu, for_gpu, devices", [(True, True, ["cpu", "cuda"]), (True, False, ["cpu"]), (False, True, ["cpu"])]
+)
+def test_an_environment_for_cpus_is_asked_on_the_cpu_whatever_its_torch_sees(
+    monkeypatch, gpu, for_gpu, devices
+):
+    asked = selftest_mmcv.asked_for()
+    monkeypatch.setattr(selftest_mmcv, "asked_for", lambda: replace(asked, for_gpu=for_gpu))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert selftest_mmcv._devices() == devices
 
 
 def test_an_nms_that_keeps_other_boxes_is_a_failure(reduced, capsys):

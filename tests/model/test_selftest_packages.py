@@ -123,3 +123,6 @@ def test_what_an_environment_was_built_for_is_in_its_receipt(tmp_path):
     (tmp_path / "bevrepro-env.json").write_text(json.dumps(receipt))
     asked = asked_for(str(tmp_path))
     assert asked.target == "cpu-openmmlab" and asked.wants("mmcv-parity") and not asked.wants("devkit")
+    assert not asked.for_gpu
+    (tmp_path / "bevrepro-env.json").write_text(json.dumps({**receipt, "cuda": {"version": "11.8"}}))
+    assert asked_for(str(tmp_path)).for_gpu
