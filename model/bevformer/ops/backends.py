@@ -111,9 +111,10 @@ def choose(name: str, device_type: str, deterministic: bool = False) -> Backend:
     only, every fused name stands for an operator that keeps its inputs.
     """
     if device_type == "meta":
-        from .shapes_only import SHAPES_ONLY
+        from .shapes_only import DETERMINISTIC, SHAPES_ONLY
 
-        return REFERENCE if name in ("auto", "reference") else SHAPES_ONLY
+        fused = DETERMINISTIC if deterministic and name == "triton" else SHAPES_ONLY
+        return REFERENCE if name in ("auto", "reference") else fused
     atomic = NOT_REPEATABLE.get(device_type, ()) if deterministic else ()
     if name in atomic:
         raise ConfigError(

@@ -121,3 +121,20 @@ def test_shapes_only_on_the_meta_device():
     assert out.shape == (2, 5, 16) and fused.saves_inputs_only
     assert torch.autograd.grad(out.sum(), value)[0].shape == value.shape
     assert choose("auto", "meta") is REFERENCE
+
+
+@pytest.mark.parametrize(
+    "dtype, deterministic, bytes_each",
+    [(torch.float32, False, 4), (torch.bfloat16, False, 4 + 2), (torch.bfloat16, True, 8 + 2)],
+)
+def test_the_account_of_memory_holds_the_sums_of_the_backward_pass(dtype, deterministic, bytes_each):
+    """As `triton_deterministic.Sums` does: they live until the gradient of the value is made of them."""
+    live = pytest.importorskip("bevformer.live", reason="torch >= 2.0").LiveBytes
+    value = torch.empty(6, 1000, 256, device="meta", dtype=dtype, requires_grad=True)
+    offsets = torch.empty(1, 5, 8, 1, 4, 2, device="meta", dtype=dtype).expand(6, -1, -1, -1, -1, -1)
+    out = choose("triton", "meta", deterministic).deform_attn(
+        value, ((25, 40),), None, offsets, offsets[..., 0]
+    )
+    with live([]) as counted:
+        torch.autograd.grad(out, value, torch.empty_like(out))
+    assert counted.peak_b == pytest.approx(value.numel() * bytes_each, rel=0.02)
