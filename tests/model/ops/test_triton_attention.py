@@ -1,4 +1,7 @@
-"""The Triton attentions, in the interpreter where there is no GPU, against grid_sample in float64."""
+"""The Triton attentions, in the interpreter where there is no GPU, against grid_sample in float64.
+
+Marked gpu is what gpu-check has time for: it compiles a kernel for each case.
+"""
 
 import warnings
 
@@ -12,14 +15,24 @@ from bevformer.ops.backends import REFERENCE
 from bevformer.ops.triton_backend import make
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(DEVICE == "cpu", reason="torch sees no GPU")]
 OURS = {"atomics": make(False), "fixed": make(True)}
 # Relative to the largest number.  Everything is summed in float32, so that of 16 bits only the last rounding
 # is left: half a step, at most 2**-8 in bfloat16 and 2**-11 in float16.  The interpreter cuts bfloat16 off
 # instead, a whole step.
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-11}
-SIXTEEN_BITS = [
-    (name, dtype) for dtype in (torch.bfloat16, torch.float16) for name in ("decoder", "temporal", "tiny")
-]
+HALVES = (torch.bfloat16, torch.float16)
+SIXTEEN_BITS = [(n, dtype) for dtype in HALVES for n in ("decoder", "temporal", "tiny", "small", "base")]
+
+
+def also_on_a_gpu(cases, chosen):
+    """All cases wherever the tests run; the chosen ones marked gpu besides."""
+    rows = [each if isinstance(each, tuple) else (each,) for each in chosen]
+    marked = [pytest.param(*row, marks=ON_GPU, id="-".join(["gpu", *map(str, row)])) for row in rows]
+    return [*cases, *marked]
+
+
+here_and_on_a_gpu = pytest.mark.parametrize("device", also_on_a_gpu([DEVICE], ["cuda"]))
 
 
 def compared(name, dtype, sums="atomics"):
@@ -29,13 +42,17 @@ def compared(name, dtype, sums="atomics"):
     return [apart(ours, theirs) for ours, theirs in zip(found, true)], found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", also_on_a_gpu(CASES, ["decoder", "temporal", "base"]))
 def test_outputs_and_gradients_are_those_of_grid_sample(name):
     differences, _ = compared(name, torch.float32)
     assert max(differences) < BOUNDS[torch.float32], differences
 
 
-@pytest.mark.parametrize(("name", "dtype"), SIXTEEN_BITS, ids=lambda x: str(x).replace("torch.", ""))
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    also_on_a_gpu(SIXTEEN_BITS, [("decoder", torch.float16), ("base", torch.bfloat16)]),
+    ids=lambda x: str(x).replace("torch.", ""),
+)
 def test_of_sixteen_bits_only_the_last_rounding_is_left(name, dtype):
     differences, found = compared(name, dtype)
     assert max(differences) < BOUNDS[dtype], differences
@@ -47,27 +64,31 @@ def test_sums_in_fixed_point_are_the_same_numbers(name):
     assert max(compared(name, torch.float32, "fixed")[0]) < BOUNDS[torch.float32]
 
 
-def test_where_no_camera_looks_there_is_nothing():
+@here_and_on_a_gpu
+def test_where_no_camera_looks_there_is_nothing(device):
     out, *gradients = compared("seen by none", torch.float32)[1]
     assert not out.any() and not any(each.any() for each in gradients)
 
 
-def test_locations_beyond_every_number_sample_nothing():
+@here_and_on_a_gpu
+def test_locations_beyond_every_number_sample_nothing(device):
     case = CASES["decoder"]
-    given = inputs_of(case, device=DEVICE)
+    given = inputs_of(case, device=device)
     far, outside = given.offsets.clone(), given.offsets.clone()
     for p, big in enumerate((1e9, -1e30, float("inf"), -float("inf"))):
         far[:, 2, :, :, p], outside[:, 2, :, :, p] = big, 1e3
-    found, expected = (
+    (out, value, *rest), (expected, sums, *others) = (
         results(OURS["atomics"], case, Inputs(given.value, offsets, given.logits, given.points))
         for offsets in (far, outside)
     )
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected))
+    assert torch.equal(out, expected) and all(torch.equal(*both) for both in zip(rest, others))
+    assert apart(value, sums) < 1e-6  # a GPU's atomics add in another order each time
 
 
-def test_nan_reaches_its_own_row_and_head_alone():
+@here_and_on_a_gpu
+def test_nan_reaches_its_own_row_and_head_alone(device):
     case = CASES["decoder"]
-    given = inputs_of(case, device=DEVICE)
+    given = inputs_of(case, device=device)
     given.offsets[1, 3, 0, 0, 2, 0] = float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of the interpreter: NaN becomes an integer
@@ -75,9 +96,10 @@ def test_nan_reaches_its_own_row_and_head_alone():
     assert out[1, 3, : case.dims].isnan().all() and out.isnan().sum() == case.dims
 
 
-def test_queues_that_share_a_map_share_its_gradient():
+@here_and_on_a_gpu
+def test_queues_that_share_a_map_share_its_gradient(device):
     case = CASES["temporal"]
-    given = inputs_of(case, device=DEVICE)
+    given = inputs_of(case, device=device)
     one = given.value[:, :1]
     for shared in (one.expand(-1, 2, -1, -1), one):
         leaf = one.clone().requires_grad_()

@@ -95,8 +95,12 @@ def test_without_the_option_the_order_shows(backwards):
     assert torch.equal(first[1], offsets) and torch.equal(first[2], logits)
 
 
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="torch sees no GPU")]
+SPATIAL_ON_GPU = pytest.param("spatial", marks=ON_GPU, id="gpu-spatial")
+
+
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", [*OPERATORS, SPATIAL_ON_GPU])
 def test_the_numbers_are_grid_samples(operator, dtype, bound):
     device = "cuda" if GPU else "cpu"
     found = gradients(operator, dtype, make(True), device=device)
@@ -107,15 +111,14 @@ def test_the_numbers_are_grid_samples(operator, dtype, bound):
 @pytest.mark.filterwarnings(
     "ignore:invalid value encountered"
 )  # by NumPy, which the interpreter computes with
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", [*OPERATORS, SPATIAL_ON_GPU])
 def test_a_gradient_that_is_not_finite_stays_visible(operator):
     device = "cuda" if GPU else "cpu"
     (value, _, _) = gradients(operator, torch.float32, make(True), device=device, factor=float("inf"))
     assert not value.isfinite().any()
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", [pytest.param(name, marks=ON_GPU) for name in OPERATORS])
 def test_two_runs_on_a_gpu_leave_the_same_bits(operator):
     first, *others = [gradients(operator, torch.float32, make(True), 20000, "cuda") for _ in range(5)]
     for each in others:
