@@ -1,5 +1,6 @@
 """The peak that `plan` measures on the meta device, against tensors that are really there."""
 
+import gc
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ from bevformer.errors import ConfigError, UserError
 from bevformer.ledger import ROUNDING
 from bevformer.live import LiveBytes
 from bevformer.nominal import image_size, nominal_sample
+from bevformer.optim import build_optimizer
 from bevformer.rungs import apply_rungs, rungs_for, rungs_up_to
 from bevformer.talk import Talk
 
@@ -87,23 +89,43 @@ def test_every_rung_takes_what_the_cpus_allocator_gives_out(config):
         assert row["ratio"] == pytest.approx(1.0, abs=0.1), row
 
 
+# On a GPU dropout keeps one byte of a mask, and the decoder's self-attention no matrix.
+LESS_ON_A_GPU = ("dropout masks", "decoder: self-attention")
+WORKSPACES_GIB = 0.25  # cuBLAS keeps 32 MiB for itself on sm_90, a convolution takes its own: not in the plan
+
+
+def within(memory, measured_gib):
+    """Whether an allocator's peak is what `peak_memory` has, as far as it says."""
+    less_gib = sum(memory["parts_gib"].get(part, 0.0) for part in LESS_ON_A_GPU)
+    peak_gib = memory["peak_gib"]
+    return 0.9 * (peak_gib - less_gib) <= measured_gib <= 1.1 * peak_gib + WORKSPACES_GIB
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["bevformer_micro", "bevformer_tiny", "bevformer_small"])
+@pytest.mark.parametrize("name", ["bevformer_tiny", "bevformer_small"])
 def test_the_peak_is_that_of_the_allocator_of_a_gpu(name):
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
     pytest.importorskip("scipy", reason="the matching needs scipy")
+    gc.collect()
+    before = torch.cuda.memory_allocated()  # of other tests
     config = preset(name)
     model = build_model(config).train().cuda()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    optimizer = build_optimizer(model, config.schedule, config.ops.adamw)
     sample = nominal_sample(config, image_size(config))
     for _ in range(2):  # the optimiser's state is there from the second step on
         torch.cuda.reset_peak_memory_stats()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=True)
         sum(model.loss(sample, np.random.RandomState(0)).values()).backward()
         optimizer.step()
-    measured_gib = torch.cuda.max_memory_allocated() / planned.GIB
-    assert planned.peak_memory(config)["peak_gib"] == pytest.approx(measured_gib, rel=0.1)
+    measured_gib = (torch.cuda.max_memory_allocated() - before) / planned.GIB
+    memory = planned.peak_memory(config)
+    assert within(memory, measured_gib), (measured_gib, memory)
+
+
+def test_a_gpus_peak_is_judged_with_what_only_a_gpu_saves():
+    memory = {"peak_gib": 3.2, "parts_gib": {"dropout masks": 0.1, "decoder: self-attention": 0.5}}
+    assert [within(memory, gib) for gib in (2.0, 2.6, 3.2, 3.6, 4.0)] == [False, True, True, True, False]
 
 
 def test_the_parts_of_the_worst_moment_add_up_to_the_peak():
