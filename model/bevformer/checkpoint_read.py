@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint_scan import DICTS, Damaged, Kept, Refused, Unread, is_inert, is_safe, scan
+from .checkpoint_scan import DICTS, Damaged, Kept, Refused, Unread, is_inert, is_safe, scan, scan_pickle
 from .errors import CheckpointError
 
 _AGAIN = "Fetch or copy it again and compare the size."
@@ -106,6 +106,16 @@ def _load_safely(path: str) -> Any:
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
+    """`scan_pickle` of what torch hands over comes first, whatever was seen of the file before."""
+
+    def __init__(self, stream: Any, **options: Any) -> None:
+        super().__init__(stream, **options)
+        self._stream = stream
+
+    def load(self) -> Any:
+        scan_pickle(self._stream)
+        return super().load()
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in DICTS:
             return Kept

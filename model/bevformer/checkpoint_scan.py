@@ -8,10 +8,13 @@ name: what is not on the list is refused by name, and what it declares is compar
 import io
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Tuple
+
+from .numpy_said import DtypeSaid, Refused, array_said, begun, bytes_said
 
 ZIP_START = b"PK\x03\x04"  # torch decides by these bytes, so the same file is judged as is read
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch < 1.6 (torch/serialization.py)
@@ -43,10 +46,6 @@ ITEM_BYTES = {
     "Double": 8, "Long": 8, "ComplexFloat": 8, "ComplexDouble": 16, "Float": 4, "Int": 4, "QInt32": 4,
     "Half": 2, "BFloat16": 2, "Short": 2,
 }  # fmt: skip
-
-
-class Refused(Exception):
-    """The file names something that is not on the list; the text says what."""
 
 
 class Damaged(Exception):
@@ -91,7 +90,9 @@ class Described:
     dtype: str
 
     def __setstate__(self, state: Any) -> None:
-        """Parameters of old torch carry requires_grad and hooks: nothing is kept."""
+        """Parameters of old torch carry requires_grad and hooks: nothing is kept.  Raises Refused."""
+        if not isinstance(state, tuple) or len(state) == 4:  # which torch takes for another place in memory
+            raise Refused("a change to a tensor")
 
 
 def is_safe(module: str, name: str) -> bool:
@@ -126,8 +127,10 @@ def _scan_zip(path: str) -> Any:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         sizes = {member.filename: member.file_size for member in members}
-        if len(sizes) < len(members):
+        if len({name.lower() for name in sizes}) < len(members):  # torch does not tell A from a
             raise Damaged("is broken: it holds two records of one name")
+        if members and (min(member.header_offset for member in members) or not _one_directory(path)):
+            raise Damaged("is broken: it is more than one zip archive")
         stored, declared = sum(member.compress_size for member in members), sum(sizes.values())
         if declared > MAX_EXPANSION * stored + 2**20:
             raise Damaged("is broken: its %d bytes declare to be %d" % (stored, declared))
@@ -138,13 +141,27 @@ def _scan_zip(path: str) -> Any:
             raise Damaged("is a zip archive, but not one of torch: it has no data.pkl")
         reader = _Describer(io.BytesIO(archive.read(root + "/data.pkl")))
         content = reader.load()
-    for key, declared in reader.storages.items():
+    for key, declared in reader.declared.items():
         present = sizes.get("%s/data/%s" % (root, key))
         if present is None or declared > present:
             raise Damaged(
                 "is broken: record %s declares %d bytes and has %s" % (key, declared, present or "none")
             )
     return content
+
+
+def _one_directory(path: str) -> bool:
+    """Whether every reader of zip archives finds the same list of records: it is told at the very end, once.
+
+    zipfile and torch's own differ in where they look when there is more than one.
+    """
+    with open(path, "rb") as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, size - 42))
+        tail = stream.read()
+    if tail[-22:-18] != b"PK\5\6" or tail[-2:] != b"\0\0":
+        return False
+    return tail[:4] != b"PK\6\7" or struct.unpack("<Q", tail[8:16])[0] == size - 42 - 56
 
 
 def _scan_legacy(stream: Any, size: int) -> Any:
@@ -157,10 +174,23 @@ def _scan_legacy(stream: Any, size: int) -> Any:
         _Describer(stream).load()
     reader = _Describer(stream)
     content = reader.load()
-    if sum(reader.storages.values()) > size:
-        raise Damaged(
-            "is broken: its weights declare %d bytes and it has %d" % (sum(reader.storages.values()), size)
-        )
+    declared = sum(reader.declared.values())
+    if declared > size:
+        raise Damaged("is broken: its weights declare %d bytes and it has %d" % (declared, size))
+    keys = _Describer(stream).load()  # in which order the weights follow
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise Damaged("is broken: its weights have no names")
+    return content
+
+
+def scan_pickle(stream: Any) -> Any:
+    """The content of the one pickle that begins where `stream` is, which is then there again.
+
+    Raises as `scan` does.
+    """
+    begin = stream.tell()
+    content = _Describer(stream).load()
+    stream.seek(begin)
     return content
 
 
@@ -171,34 +201,100 @@ class _Global:
         self.module, self.name = module, name
 
     def __call__(self, *args: Any) -> Any:
-        if self.name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return Described(tuple(args[2]), args[0].dtype)
-        if self.name in ("_rebuild_parameter", "Parameter"):
-            return args[0]
-        if self.name == "encode" and args[1:] not in (("latin1",), ("latin-1",), ("iso-8859-1",)):
-            raise Refused("text in the codec %s" % (args[1:],))  # pickles write bytes in latin1 alone
-        return Unread()
+        does = _CALLS.get(self.module.replace("._core.", ".core.") + "." + self.name)
+        if does is None:  # torch.Tensor(10**11) is a few bytes there and all memory here
+            raise Refused("a call of %s.%s" % (self.module, self.name))
+        return does(*args)
 
     def __setstate__(self, state: Any) -> None:
         raise Refused("a change to %s.%s" % (self.module, self.name))
 
 
-_REAL = {
-    "OrderedDict": OrderedDict,
-    "defaultdict": defaultdict,
-    "set": set,
-    "frozenset": frozenset,
-    "complex": complex,
-    "bytearray": bytearray,
+class _ArrayBegun(Unread):
+    """A numpy.ndarray before its state, which has to fit itself."""
+
+    def __setstate__(self, state: Any) -> None:
+        array_said(state)
+
+
+def _encode(text: str, *codec: Any) -> bytes:
+    """How protocol 2 stores bytes."""
+    if codec not in (("latin1",), ("latin-1",), ("iso-8859-1",)):
+        raise Refused("text in the codec %s" % (codec,))  # pickles write bytes in latin1 alone
+    return text.encode("latin1")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Described:
+    """Raises Damaged where the tensor reaches past its record: torch then shows what lies in memory there."""
+    (count,), numbers = storage.shape, (offset,) + tuple(shape) + tuple(strides)
+    if len(shape) != len(strides) or any(type(one) is not int or one < 0 for one in numbers):
+        raise Damaged("is broken: a tensor of the shape %.80r" % (shape,))
+    reach = offset + 1 + sum((length - 1) * step for length, step in zip(shape, strides))
+    if 0 not in shape and reach > count:
+        raise Damaged("is broken: a tensor reaches number %d of a record that declares %d" % (reach, count))
+    return Described(tuple(shape), storage.dtype)
+
+
+def _parameter(tensor: Any, *_: Any) -> Described:
+    if not isinstance(tensor, Described):
+        raise Refused("a parameter that is no tensor")
+    return tensor
+
+
+def _array(kind: Any, shape: Any, code: Any) -> _ArrayBegun:
+    begun((getattr(kind, "module", ""), getattr(kind, "name", "")), ("numpy", "ndarray"), shape, code)
+    return _ArrayBegun()
+
+
+def _number(dtype: Any, data: Any = None) -> Unread:
+    if not isinstance(dtype, DtypeSaid):
+        raise Refused("a forged numpy number: of no dtype")
+    bytes_said(dtype, 1, data)
+    return Unread()
+
+
+def listed(kind: Callable[..., Any]) -> Callable[..., Any]:
+    """`kind` of what the file spells out: bytearray(10**11) is a few bytes there and all memory here."""
+
+    def make(*args: Any) -> Any:
+        if any(not isinstance(arg, (list, tuple, bytes, str)) for arg in args):
+            raise Refused("%s of something that is not in the file" % kind.__name__)
+        return kind(*args)
+
+    return make
+
+
+_CALLS: Dict[str, Callable[..., Any]] = {
+    "_codecs.encode": _encode,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,
+    "numpy.dtype": DtypeSaid,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy.core.multiarray._reconstruct": _array,
 }
+_CALLS.update(  # small things, of which the scan needs to know no more
+    ("%s.%s" % place, Unread)
+    for place in SAFE_GLOBALS
+    if place[0] in ("datetime", "pathlib")
+    or place in (("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"))
+)
+_CALLS.update(
+    ("%s.%s" % (place, kind.__name__), listed(kind))
+    for place in ("builtins", "__builtin__")
+    for kind in (set, frozenset, bytearray)
+)
+_REAL = {"OrderedDict": OrderedDict, "defaultdict": defaultdict, "complex": complex}
 
 
 class _Describer(pickle.Unpickler):
-    """`storages`: bytes declared by key of the record."""
+    """`declared`: bytes by key of the record."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self.storages: Dict[str, int] = {}
+        self.declared: Dict[str, int] = {}
+        self._storages: Dict[str, Described] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in DICTS:
@@ -214,7 +310,18 @@ class _Describer(pickle.Unpickler):
         if kind == "module":  # torch < 0.4 put the source of classes beside their pickles
             raise Refused("the source of a class")
         dtype = str(storage.name)[: -len("Storage")]
-        if not isinstance(count, int) or count < 0:
+        if type(count) is not int or count < 0:
             raise Damaged("is broken: a record declares %r numbers" % (count,))
-        self.storages[str(key)] = count * ITEM_BYTES.get(dtype, 1)
-        return Described((count,), dtype)
+        whole = Described((count,), dtype)
+        if self._storages.setdefault(str(key), whole) != whole:  # torch believes the first
+            raise Damaged("is broken: record %s is declared twice, as this and as that" % key)
+        self.declared[str(key)] = count * ITEM_BYTES.get(dtype, 1)
+        return _view(whole, identity[5]) if len(identity) > 5 and identity[5] is not None else whole
+
+
+def _view(whole: Described, view: Any) -> Described:
+    """A part of a record, as torch < 1.6 named it: (its key, first number, numbers)."""
+    _, first, count = view
+    if any(type(one) is not int or one < 0 for one in (first, count)) or first + count > whole.shape[0]:
+        raise Damaged("is broken: a part of a record that reaches past its end")
+    return Described((count,), whole.dtype)
