@@ -8,6 +8,7 @@ import mmdet3d
 import numpy as np
 import pytest
 import torch
+from mmcv import Config
 from mmcv.runner import CheckpointLoader, EpochBasedRunner, load_checkpoint, save_checkpoint
 from mmcv.utils import ConfigDict
 from mmdet3d.apis import init_model
@@ -42,8 +43,6 @@ def by_init_model(model, path):
 
 
 def mmdet_config():
-    from mmcv import Config
-
     return Config(dict(model=dict(SMALL), data=dict(test=dict(type="CustomNuScenesDataset"))))
 
 
@@ -116,4 +115,13 @@ def test_what_could_run_is_refused_on_every_torch(tmp_path):
 def test_an_address_that_mmcv_does_not_know_is_named(address):
     start = dict(type="Pretrained", checkpoint=address)
     with pytest.raises(CheckpointError, match=address):
+        build_model(ConfigDict(SMALL, init_cfg=start)).init_weights()
+
+
+def test_what_mmcv_fetches_for_init_cfg_is_named_by_its_address(model, tmp_path, monkeypatch):
+    path = saved(model, tmp_path, mmdet3d_version="1.0.0rc6")
+    far = {"far://": lambda filename, map_location=None: torch.load(path)}
+    monkeypatch.setattr(CheckpointLoader, "_schemes", {**far, **CheckpointLoader._schemes})
+    start = dict(type="Pretrained", checkpoint="far://a")
+    with pytest.warns(UserWarning, match="far://a: It was trained with mmdet3d 1.0.0rc6"):
         build_model(ConfigDict(SMALL, init_cfg=start)).init_weights()

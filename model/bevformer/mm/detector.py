@@ -59,17 +59,21 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
         done = []
         for source in filter(None, (self.start.backbone, self.start.whole)):
             if os.path.exists(source):
-                done.append(initialise(self, source))
-                if source == self.start.whole:
-                    warn_of_boxes(load_checkpoint(source)["meta"], source)
+                done.append(self._start_from(source, source))
                 continue
             if "://" not in source:
                 raise CheckpointError("no weights at %s" % source, "The configuration starts from them.")
             with tempfile.TemporaryDirectory() as folder:  # torchvision:// and the like
                 path = os.path.join(folder, "weights.pth")
                 torch.save(_fetched(source), path)
-                done.append(initialise(self, path))
+                done.append(self._start_from(path, source))
         return done
+
+    def _start_from(self, path: str, source: str) -> InitReport:
+        report = initialise(self, path)
+        if source == self.start.whole:
+            warn_of_boxes(load_checkpoint(path)["meta"], source)
+        return report
 
     def train(self, mode: bool = True) -> "BEVFormer":
         """Also what mmcv's test loops begin with, through eval(): a second pass starts without history."""
