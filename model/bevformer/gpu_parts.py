@@ -73,9 +73,9 @@ def parts_for(device: str, root: str) -> Tuple[Part, ...]:
         Part("infer-" + large, frame % large, bench("infer", large), 45, 20),
         Part("step-" + small, step % small, bench("step", small), 40, 15),
         Part("infer-" + small, frame % small, bench("infer", small), 30, 10),
-        Part("memory", "predicted memory of a training step of %s" % large, memory, 40, 10),
         ops("ops-" + small, small, 40, "fp32"),
         Part("loader", "reading samples of " + large, loader(bench, large, on_gpu), 60, 30, ("cv2",)),
+        Part("memory", "predicted memory of a training step of " + large, memory, 90, 30),
     ]
     left_out = () if on_gpu else ("warm", "ops-" + small)
     once = {part.name: part for part in parts if part.name not in left_out}
