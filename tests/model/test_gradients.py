@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import small_frames
 import torch
+from test_memory import Hungry, go, rungs_in
 from torch import nn
 
 from bevformer import plan, train
+from bevformer.amp import LossScale, Precision
 from bevformer.checkpoint import load_checkpoint
 from bevformer.config import override, preset
 from bevformer.errors import ConfigError
@@ -139,3 +141,36 @@ def test_the_buffer_is_in_the_plan():
     trained_b = sum(p.numel() * 4 for p in plan.build_model(small).parameters() if p.requires_grad)
     assert peaks[1]["parts_gib"]["gradients"] * 2**30 == pytest.approx(trained_b, rel=0.02)
     assert 0 <= peaks[1]["peak_gib"] - peaks[0]["peak_gib"] <= 1.02 * trained_b / 2**30
+
+
+def test_a_step_that_is_repeated_for_want_of_memory_leaves_the_same_bits(tmp_path, heard):
+    """The attempt that ran out has added half of its gradients to the buffer."""
+    ended = []
+    for kind, hungry in (("own", Hungry()), ("flat", Hungry()), ("flat", Hungry(4, 5))):
+        config = override(small_frames.config(3), ["ops.gradients=" + kind])
+        folder = tmp_path / str(len(ended))
+        ended.append(go(folder, heard, hungry, config=config))
+    assert len(set(ended)) == 1
+    assert [entry["rung"] for entry in rungs_in(folder)] == ["encoder-layers", "backbone-blocks"]
+
+
+def trained_with_a_scaler(gradients):
+    """Three steps in fp16's way, of which the second overflows."""
+    model, scale = Odd(), LossScale(Precision("fp16"))
+    optimizer, stepped = torch.optim.AdamW(model.parameters(), lr=0.01), []
+    for factor in (1.0, float("inf"), 0.5):
+        gradients.clear(model)
+        (model(torch.ones(1, 3, 4, 4)) * scale.scale * factor).backward()
+        gradients.sum(model, ALONE)
+        stepped.append(scale.unscale(model))
+        if stepped[-1]:
+            optimizer.step()
+    return model, stepped
+
+
+def test_a_step_that_overflowed_in_fp16_leaves_nothing_in_the_buffer():
+    (own, steps), (flat, same) = (trained_with_a_scaler(each) for each in (OWN, FlatGradients()))
+    assert steps == same == [True, False, True]
+    assert all(
+        torch.equal(*both) and both[0].isfinite().all() for both in zip(own.parameters(), flat.parameters())
+    )
