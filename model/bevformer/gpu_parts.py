@@ -59,7 +59,7 @@ def parts_for(device: str, root: str) -> Tuple[Part, ...]:
 
     shows = ("reference", "triton", "triton deterministic") if on_gpu else ("reference",)
     halves = ("--dtype", "bfloat16", "float16")
-    pytest = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *gpu_tests(root))
+    pytest = ("-m", "bevformer.gpu_tests", *gpu_tests(root))
     warm = ("-m", "bevformer.gpu_warm", "--presets", large, small, "--out", "{out}")
     memory = ("-m", "bevformer.bench", "memory", "--preset", large, "--out", "{out}")
     step, frame = "a training step of %s, and its memory", "a frame of a video with %s"
@@ -69,7 +69,7 @@ def parts_for(device: str, root: str) -> Tuple[Part, ...]:
         ops("ops", large, 80, "fp32"),
         ops("ops-16", large, 100, "bf16 and fp16", *halves),
         Part("step-" + large, step % large, bench("step", large), 110, 30),
-        Part("tests", "pytest -m gpu", pytest, 80, 20, ("pytest",), True, (), False),
+        Part("tests", "pytest -m gpu, in several processes", pytest, 80, 20, ("pytest",), True, (), False),
         Part("infer-" + large, frame % large, bench("infer", large), 45, 20),
         Part("step-" + small, step % small, bench("step", small), 40, 15),
         Part("infer-" + small, frame % small, bench("infer", small), 30, 10),

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", required=True)
     args = parser.parse_args(argv)
     jobs = jobs_for(*args.presets)
-    count = processes(len(jobs), _cpus(), torch.cuda.get_device_properties(0).total_memory / 2**30)
+    count = processes(len(jobs), cpus(), torch.cuda.get_device_properties(0).total_memory / 2**30)
     context = multiprocessing.get_context("spawn")  # a CUDA context does not survive a fork
     with ProcessPoolExecutor(count, context, torch.set_num_threads, (1,)) as pool:
         submitted = {pool.submit(compiled, each): each for each in jobs}
@@ -82,7 +82,7 @@ def processes(jobs: int, cpus: int, memory_gib: float) -> int:
     return max(1, min(jobs, cpus, MOST, int(0.8 * memory_gib / PROCESS_GIB)))
 
 
-def _cpus() -> int:
+def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bevformer import bench, gpu_check, gpu_goals, gpu_parts
+from bevformer import bench, gpu_check, gpu_goals, gpu_parts, gpu_tests
 from bevformer.errors import ConfigError, UserError
 from bevformer.gpu_parts import Ended, Part
 from bevformer.talk import Talk
@@ -239,6 +239,39 @@ def test_every_part_is_asked_for_in_words_that_its_program_knows(capsys):
                 bench.main([*words[2:], "--help"], Talk(False))
             known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
             assert ended.value.code == 0 and {word for word in words if word.startswith("--")} <= known
+
+
+TESTS = """
+import pytest
+pytestmark = pytest.mark.gpu
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_numbers(n):
+    assert n != {bad}
+def test_left_out():
+    pytest.skip("no GPU")
+"""
+
+
+@pytest.mark.parametrize(
+    "bad, code, last", [(9, 0, "3 passed, 1 skipped"), (2, 1, "1 failed, 2 passed, 1 skipped")]
+)
+def test_gpu_tests_run_in_several_processes_and_are_added_up(tmp_path, capfd, monkeypatch, bad, code, last):
+    (tmp_path / "test_of_a_gpu.py").write_text(TESTS.format(bad=bad))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_tests, "cpus", lambda: 2)
+    assert gpu_tests.main(["test_of_a_gpu.py"]) == code
+    out = capfd.readouterr().out
+    assert out.strip().splitlines()[-1] == last and ("assert 2 != 2" in out) is (code == 1)
+
+
+def test_gpu_tests_that_cannot_be_collected_are_no_success(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for content in ("import nothing_of_that_name", "def test_of_no_gpu(): pass"):
+        (tmp_path / "test_it.py").write_text(content)
+        assert gpu_tests.main(["test_it.py"]) == 1
+    said = capfd.readouterr().out
+    assert "nothing_of_that_name" in said and said.strip().endswith("no test marked gpu was collected")
 
 
 def test_a_child_is_stopped_at_its_limit_and_its_words_are_kept():
