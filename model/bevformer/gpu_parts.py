@@ -77,7 +77,7 @@ def parts_for(device: str, root: str) -> Tuple[Part, ...]:
         Part("loader", "reading samples of " + large, loader(bench, large, on_gpu), 60, 30, ("cv2",)),
         Part("memory", "predicted memory of a training step of " + large, memory, 90, 30),
     ]
-    left_out = () if on_gpu else ("warm", "ops-" + small)
+    left_out = () if on_gpu else ("warm", "ops-" + small, "tests")
     once = {part.name: part for part in parts if part.name not in left_out}
     return tuple(once.values())
 

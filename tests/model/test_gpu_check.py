@@ -265,6 +265,17 @@ def test_gpu_tests_run_in_several_processes_and_are_added_up(tmp_path, capfd, mo
     assert out.strip().splitlines()[-1] == last and ("assert 2 != 2" in out) is (code == 1)
 
 
+def test_gpu_tests_that_were_all_left_out_show_nothing(tmp_path, capfd, monkeypatch):
+    (tmp_path / "test_of_a_gpu.py").write_text(
+        TESTS.format(bad=9).replace("assert", "pytest.skip('no GPU')  #")
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu")
+    monkeypatch.chdir(tmp_path)
+    assert gpu_tests.main(["test_of_a_gpu.py"]) == 1
+    assert capfd.readouterr().out.strip().endswith("4 skipped")
+    assert "tests" not in [each.name for each in gpu_parts.parts_for("cpu", gpu_check.ROOT)]
+
+
 def test_gpu_tests_that_cannot_be_collected_are_no_success(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for content in ("import nothing_of_that_name", "def test_of_no_gpu(): pass"):
