@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .bounded import bounded
 from .checkpoint_scan import DICTS, Damaged, Kept, Refused, Unread, is_inert, is_safe, scan, scan_pickle
 from .errors import CheckpointError
 
@@ -97,6 +98,11 @@ def _not_a_checkpoint(path: str) -> str:
 
 def _load_safely(path: str) -> Any:
     """torch's own `weights_only` where it is there; what that refuses, and older torch, by our allow-list."""
+    with bounded(os.path.getsize(path)):
+        return _load_by_lists(path)
+
+
+def _load_by_lists(path: str) -> Any:
     if "weights_only" in inspect.signature(torch.load).parameters:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -19,11 +19,16 @@ from .numpy_said import DtypeSaid, Refused, array_said, begun, bytes_said
 ZIP_START = b"PK\x03\x04"  # torch decides by these bytes, so the same file is judged as is read
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch < 1.6 (torch/serialization.py)
 MAX_EXPANSION = 4  # torch stores records uncompressed; a file zipped again shrinks a little
+MAX_DEPTH = 100  # of tuples in tuples
 
 # What torch's own files and mmcv's meta need; everything else is refused.
 SAFE_GLOBALS = frozenset(
     [("collections", "OrderedDict"), ("collections", "defaultdict"), ("_codecs", "encode")]
-    + [(place, name) for place in ("builtins", "__builtin__") for name in ("set", "frozenset", "complex")]
+    + [
+        (place, name)
+        for place in ("builtins", "__builtin__")
+        for name in ("set", "frozenset", "complex", "bytes")
+    ]
     + [("builtins", "bytearray"), ("argparse", "Namespace")]
     + [("datetime", name) for name in ("datetime", "date", "timedelta", "timezone")]
     + [("pathlib", name) for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")]
@@ -253,7 +258,12 @@ def _number(dtype: Any, data: Any = None) -> Unread:
     return Unread()
 
 
-def listed(kind: Callable[..., Any]) -> Callable[..., Any]:
+def _no_bytes() -> bytes:
+    """How protocol 2 stores b""."""
+    return b""
+
+
+def _listed(kind: Callable[..., Any]) -> Callable[..., Any]:
     """`kind` of what the file spells out: bytearray(10**11) is a few bytes there and all memory here."""
 
     def make(*args: Any) -> Any:
@@ -270,6 +280,8 @@ _CALLS: Dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.nn.parameter.Parameter": _parameter,
+    "__builtin__.bytes": _no_bytes,
+    "builtins.bytes": _no_bytes,
     "numpy.dtype": DtypeSaid,
     "numpy.core.multiarray.scalar": _number,
     "numpy.core.multiarray._reconstruct": _array,
@@ -281,20 +293,29 @@ _CALLS.update(  # small things, of which the scan needs to know no more
     or place in (("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"))
 )
 _CALLS.update(
-    ("%s.%s" % (place, kind.__name__), listed(kind))
+    ("%s.%s" % (place, kind.__name__), _listed(kind))
     for place in ("builtins", "__builtin__")
     for kind in (set, frozenset, bytearray)
 )
 _REAL = {"OrderedDict": OrderedDict, "defaultdict": defaultdict, "complex": complex}
 
 
-class _Describer(pickle.Unpickler):
-    """`declared`: bytes by key of the record."""
+class _Describer(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """`declared`: bytes by key of the record.
+
+    In Python, not in C: there a memo of number 2**31 takes all memory, and hashing a tuple of 10**5 tuples
+    in each other the whole process.  The pickle without its weights is small.
+    """
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
         self.declared: Dict[str, int] = {}
         self._storages: Dict[str, Described] = {}
+        self._depths: Dict[int, Tuple[int, Any]] = {}  # by id, of the tuples that hold tuples
+        self.dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+        for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+            self.dispatch[code[0]] = _shallow(self.dispatch[code[0]])
+        self.dispatch.pop(b"\x96"[0], None)  # BYTEARRAY8 takes the memory before it looks for the bytes
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in DICTS:
@@ -317,6 +338,19 @@ class _Describer(pickle.Unpickler):
             raise Damaged("is broken: record %s is declared twice, as this and as that" % key)
         self.declared[str(key)] = count * ITEM_BYTES.get(dtype, 1)
         return _view(whole, identity[5]) if len(identity) > 5 and identity[5] is not None else whole
+
+
+def _shallow(load_tuple: Callable[[Any], None]) -> Callable[[Any], None]:
+    def load(reader: Any) -> None:
+        load_tuple(reader)
+        made = reader.stack[-1]
+        inner = [reader._depths.get(id(one), (1,))[0] for one in made if type(one) is tuple]
+        if inner:
+            reader._depths[id(made)] = 1 + max(inner), made
+            if max(inner) > MAX_DEPTH:
+                raise Refused("more than %d tuples in each other" % MAX_DEPTH)
+
+    return load
 
 
 def _view(whole: Described, view: Any) -> Described:

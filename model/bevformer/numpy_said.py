@@ -1,4 +1,4 @@
-"""What a pickle says of NumPy's dtypes, numbers and arrays, judged without NumPy and before it sees any of it.
+"""What a pickle says of NumPy's dtypes, numbers and arrays, judged before NumPy sees any of it.
 
 NumPy believes what a pickle tells it: a dtype whose flags or fields do not fit its code makes it follow
 bytes of the file as addresses.  What is let through here is what NumPy itself writes, and nothing else.
@@ -72,7 +72,7 @@ def begun(kind: Any, ndarray: Any, shape: Any, code: Any) -> None:
 
 
 def array_said(state: Any) -> Tuple[Tuple[int, ...], DtypeSaid, bool, Any]:
-    """Shape, dtype, whether it lies by column, and the data (bytes, or a list of objects) of an array's state.
+    """Shape, dtype, whether it lies by column, and data (bytes, or a list of objects) of an array's state.
 
     Raises Refused where they contradict each other.
     """
@@ -105,7 +105,7 @@ def count_of(shape: Any) -> int:
 
 
 def bytes_said(dtype: DtypeSaid, count: int, data: Any) -> bytes:
-    """The bytes of `count` items, which have to be exactly that many; text of Python 2 as the bytes it was."""
+    """The bytes of `count` items, which have to be exactly that many; Python 2's text as the bytes it was."""
     if type(data) is str:
         data = data.encode("latin1")
     if type(data) is not bytes or dtype.code[0] == "O":

@@ -5,8 +5,10 @@ import inspect
 import os
 import pickle
 import subprocess
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,3 +272,118 @@ def test_old_torch_refuses_code_even_where_the_scan_saw_none(tmp_path, old_torch
     monkeypatch.setattr(checkpoint_read, "scan", lambda path: None)
     with pytest.raises(CheckpointError, match="posix.system"):
         load_checkpoint(str(tmp_path / "a.pth"))
+
+
+def with_pickle(path, attack):
+    return rewrite(path, lambda name, data: attack if name.endswith("data.pkl") else data)
+
+
+def test_numpy_that_contradicts_itself_is_refused_and_ends_no_process(tmp_path):
+    script = Path(__file__).with_name("forged_numpy.py")
+    call = [sys.executable, "-W", "ignore", str(script), "checkpoint", str(tmp_path)]
+    model = str(Path(checkpoint_read.__file__).parents[1])
+    done = subprocess.run(
+        call, env={**os.environ, "PYTHONPATH": model}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    said = done.stdout.decode()
+    assert done.returncode == 0 and said.count(" carries ") == said.count("\n") > 80, said[-2000:]
+
+
+def test_honest_numpy_in_a_meta_is_read(tmp_path):
+    meta = {
+        "number": np.float32(2.5),
+        "date": np.datetime64("2022-03-26T01", "25s"),
+        "dates": np.array(["2022-03-26"], "M8[D]"),
+        "texts": np.array(["car", "bus"]),
+        "empty": np.zeros((0, 7)),
+        "no text": np.str_(""),
+        "bytes": np.array([b"a"]),
+        "objects": np.array([{"a": np.ones(2)}, None, "x"], dtype=object),
+        "other end": np.arange(6, dtype=">i4").reshape(2, 3),
+        "by column": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "flags": np.array([True, False]),
+    }
+    torch.save({"state_dict": {"w": torch.ones(1)}, "meta": meta}, str(tmp_path / "a.pth"))
+    back = checkpoint_read.read_file(str(tmp_path / "a.pth"))["meta"]
+    assert np.array_equal(back["objects"][0].pop("a"), meta["objects"][0].pop("a"))
+    for name, value in meta.items():
+        assert np.array_equal(back[name], value), name
+        assert back[name].dtype == value.dtype.newbyteorder("="), name  # NumPy turns the bytes round
+
+
+@pytest.mark.parametrize("names", [("numpy.core.", "numpy._core."), ("numpy._core.", "numpy.core.")])
+def test_a_meta_of_the_other_numpy_is_read(path, names):
+    old, new = (("cnumpy.%s." % name.split(".")[1]).encode() for name in names)
+    torch.save({"state_dict": {"w": torch.ones(1)}, "meta": {"x": np.arange(3)}}, str(path))
+    rewrite(path, lambda name, data: data.replace(old, new))
+    assert load_checkpoint(str(path))["meta"]["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "attack, word",
+    [
+        (b"}N" + b"\x85" * 10**6 + b"Ns.", "tuples in each other"),  # as a key: its hash overruns the stack
+        (b"(dp2000000000\n.", "does not fit|holds no weights"),  # a memo of 2 * 10**9 places
+        (b"ctorch\nTensor\n\x8a\x05\x00\x00\x00\x00\x10\x85R.", "a call of torch.Tensor"),
+        (b"cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R.", "bytearray"),
+        (b"\x96" + (2**40).to_bytes(8, "little") + b".", "is broken"),
+        (b"c__builtin__\nbytes\n\x8a\x05\x00\x00\x00\x00\x10\x85R.", "is broken"),
+    ],
+)
+def test_a_pickle_that_would_take_all_memory_or_the_stack_is_a_sentence(path, attack, word):
+    with pytest.raises(CheckpointError, match=word):
+        load_checkpoint(with_pickle(path, b"\x80\x02" + attack))
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [(b"K\x00K\x04\x85", b"K\x01K\x04\x85"), (b"K\x01\x85", b"K\x02\x85"), (b"K\x04\x85", b"K\x05\x85")],
+)
+def test_a_tensor_that_reaches_past_its_record_is_refused(path, old, new):
+    """By its offset, its strides, its shape: torch takes more memory and shows what was there before."""
+    with pytest.raises(CheckpointError, match="reaches number [57] of a record that declares 4"):
+        load_checkpoint(rewrite(path, lambda name, data: data.replace(old, new)))
+
+
+def test_a_record_of_two_lengths_is_refused(tmp_path):
+    weight = torch.arange(4.0)
+    torch.save({"a": weight, "b": weight.view(2, 2)}, str(tmp_path / "a.pth"))
+
+    def lie(name, data):
+        return data.replace(b"K\x04t", b"K\x08t", 1)
+
+    with pytest.raises(CheckpointError, match="twice"):
+        load_checkpoint(rewrite(tmp_path / "a.pth", lie))
+
+
+def test_two_zip_archives_in_one_file_are_refused(path, tmp_path):
+    """Python reads the last; torch may be shown another."""
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(CheckpointError, match="more than one zip archive"):
+        load_checkpoint(str(path))
+
+
+def test_a_zip_whose_end_points_elsewhere_is_refused(path):
+    data = bytearray(path.read_bytes())
+    assert data[-42:-38] == b"PK\6\7"
+    data[-34] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="more than one zip archive"):
+        load_checkpoint(str(path))
+
+
+def test_records_whose_names_differ_by_case_are_refused(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a/DATA.pkl", b"")
+    with pytest.raises(CheckpointError, match="two records of one name"):
+        load_checkpoint(str(path))
+
+
+def test_names_of_weights_in_the_old_format_are_names(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.arange(4.0)}, str(path), _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    at = data.rindex(b"\x80\x02]")
+    path.write_bytes(data[:at] + pickle.dumps([Evil(os.system, "true")], 2) + data[at:])
+    with pytest.raises(CheckpointError, match="posix.system"):
+        load_checkpoint(str(path))

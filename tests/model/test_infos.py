@@ -1,8 +1,12 @@
 """Prepared files: what is read, rewritten, converted and refused."""
 
 import collections
+import gc
+import os
 import pickle
+import resource
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -267,3 +271,80 @@ def test_bare_file_names_are_looked_for_in_the_cameras_folder(data, store):
     cam = data["infos"][0]["cams"]["CAM_BACK"]
     full, cam["data_path"] = cam["data_path"], cam["data_path"].rsplit("/", 1)[1]
     assert infos_file.image_name(cam, "CAM_BACK", store) == full
+
+
+def test_numpy_that_contradicts_itself_is_refused_and_ends_no_process(tmp_path):
+    script = Path(__file__).with_name("forged_numpy.py")
+    call = [sys.executable, "-W", "ignore", str(script), "infos", str(tmp_path)]
+    model = str(Path(safe_pickle.__file__).parents[2])
+    done = subprocess.run(
+        call, env={**os.environ, "PYTHONPATH": model}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    said = done.stdout.decode()
+    assert done.returncode == 0 and said.count("more than plain data") == said.count("\n") > 80, said[-2000:]
+
+
+@pytest.mark.parametrize("protocol", (2, 3, 4, 5))
+@pytest.mark.parametrize(
+    "value",
+    (
+        np.zeros((0, 7)),
+        np.array([], dtype="U5"),
+        np.arange(6, dtype=">i4").reshape(2, 3),
+        np.array(["x", "yy"], dtype=">U3"),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array(3.5),
+        np.array(["2018-07-24", "NaT"], "M8[D]"),
+        np.array([25], "m8[25s]"),
+        np.array([b"a", b"bc"]),
+        np.array([True, False]),
+        np.float32(2.5),
+        np.bool_(True),
+        np.str_(""),
+        np.str_("yy"),
+        np.datetime64("2018-07-24T01", "us"),
+    ),
+    ids=lambda value: "%s %s" % (value.dtype.str, value.shape),
+)
+def test_numpy_is_read_as_numpy_reads_it(protocol, value):
+    raw = pickle.dumps([value, (value, {"x": value})], protocol)
+    plain, ours = pickle.loads(raw), safe_pickle.loads(raw, "x")
+    for there, here in ((plain[0], ours[0]), (plain[1][1]["x"], ours[1][1]["x"])):
+        assert type(here) is type(there) and here.dtype == there.dtype and here.shape == there.shape
+        assert np.array(here).tobytes() == np.array(there).tobytes()
+    if isinstance(value, np.ndarray):
+        assert ours[0] is ours[1][0] is ours[1][1]["x"]
+        assert ours[0].flags.f_contiguous == plain[0].flags.f_contiguous and ours[0].flags.writeable
+
+
+@pytest.mark.parametrize("protocol", (2, 4, 5))
+def test_objects_and_circles_keep_who_they_are(protocol):
+    one, several = np.ones(3), np.empty((2, 2), dtype=object)
+    circle = [one, (), ((one, "x"),), {"dtype": np.dtype(">f4")}]
+    several[:] = [[one, circle], [{"y": one}, (1, (one,))]]
+    circle += [circle, several, (circle, 1), {(1, ("a",)): {2, 3}}]
+    back = safe_pickle.loads(pickle.dumps(circle, protocol), "x")
+    found = back[5]
+    assert back[4] is back and back[6][0] is back and type(back[0]) is np.ndarray and back[7] == circle[7]
+    assert back[2][0][0] is back[0] is found[0, 0] is found[1, 0]["y"] is found[1, 1][1][0]
+    assert found[0, 1] is back and found.dtype == object and back[3]["dtype"] == np.dtype(">f4")
+
+
+def test_nesting_deeper_than_python_calls_is_read():
+    deep = b"\x80\x02" + b"]" * 10**5 + b"N\x85" + b"a" * 10**5 + b"."
+    assert safe_pickle.loads(deep, "x")[0][0][0]
+    assert safe_pickle.loads(b"\x80\x02N" + b"\x85" * 10**5 + b".", "x")[0][0][0]
+
+
+def test_the_garbage_collector_and_the_memory_are_left_as_they_were():
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(DataError):
+        safe_pickle.loads(b"\x80\x02Nr\xff\xff\xff\x7f.", "x")  # a memo of 2**31 places
+    assert gc.isenabled() and resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_function_of_the_readers_own_cannot_be_changed():
+    with pytest.raises(DataError, match="a change to _codecs.encode"):
+        safe_pickle.loads(b"\x80\x02c_codecs\nencode\nN}X\x01\x00\x00\x00aK\x01s\x86b.", "x")
+    with pytest.raises(DataError, match="x is not a whole pickle"):
+        safe_pickle.loads(b"\x80\x02cnumpy\ndtype\nN}X\x01\x00\x00\x00aK\x01s\x86b.", "x")

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
 
 import numpy as np
 
+from bevformer.bounded import bounded
 from bevformer.errors import DataError
 from bevformer.numpy_said import DtypeSaid, Refused, array_said, begun, bytes_said, count_of
 
@@ -131,6 +132,7 @@ def _allowed() -> Dict[Tuple[str, str], Any]:
     for place in ("builtins", "__builtin__"):
         for kind in (set, frozenset, bytearray):
             calls[place, kind.__name__] = _of(kind, list, tuple, bytes, str)
+        calls[place, "bytes"] = _of(bytes)  # b"" in protocol 2
         for kind in (complex, slice, range):
             calls[place, kind.__name__] = _of(kind, int, float, str, type(None))
     names.update((place, _Global(".".join(place), does)) for place, does in calls.items())
@@ -224,7 +226,7 @@ def loads(data: bytes, name: str) -> Any:
     Raises DataError for anything but builtins and NumPy, and for bytes that are no whole pickle.
     """
     try:
-        with _no_collecting():
+        with bounded(len(data)), _no_collecting():
             stream = io.BufferedReader(io.BytesIO(data), LOOK_AHEAD_B)  # type: ignore[arg-type]
             return _Resolver().resolve(_PlainUnpickler(stream).load())
     except Refused as error:
@@ -239,7 +241,7 @@ def loads(data: bytes, name: str) -> Any:
 
 @contextmanager
 def _no_collecting() -> Iterator[None]:
-    """Python looks for garbage after so many new objects; here all are kept, and looking takes half the time."""
+    """Python looks for garbage after so many new objects: half the time here, where all are kept."""
     was_on = gc.isenabled()
     gc.disable()
     try:
