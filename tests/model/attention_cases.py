@@ -31,8 +31,8 @@ CASES = {
     "small": Case("spatial", ((5, 7),), 2, 67, 1, 4, 8, 4),
     "base": Case("spatial", ((6, 8), (3, 4), (2, 2), (1, 1)), 3, 18, 2, 4, 8, 4),
     "head of 32": Case("spatial", ((4, 6),), 2, 5, 1, 32, 8, 4),
-    "seen by none": Case("spatial", ((4, 6),), 2, 10, 1, 4, 8, 4, seen=0),
 }
+CASES["seen by none"] = dataclasses.replace(CASES["base"], seen=0)  # the same kernels
 
 
 @dataclass(frozen=True)

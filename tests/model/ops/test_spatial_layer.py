@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from attention_cases import CASES
 
 from bevformer.attention import SpatialCrossAttention
 from bevformer.errors import ConfigError
@@ -9,7 +10,9 @@ from bevformer.ops.backends import choose
 from bevformer.ops.visible import gather_visible
 
 GPU = torch.cuda.is_available()
-LEVELS, CAMERAS, QUERIES, DIMS, HEADS, POINTS, HEIGHTS = [(4, 6), (2, 3)], 3, 14, 16, 2, 8, 4
+BASE = CASES["base"]  # whose kernels another test marked gpu compiles as well
+LEVELS, CAMERAS, QUERIES, HEADS = BASE.levels, BASE.maps, BASE.queries, BASE.heads
+DIMS, POINTS, HEIGHTS = BASE.heads * BASE.dims, BASE.points, BASE.heights
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="torch sees no GPU")]
 BACKENDS = [("reference", "cpu"), ("cpp", "cpu"), ("triton", "cuda" if GPU else "cpu")]
 BACKENDS += [pytest.param("triton", "cuda", marks=ON_GPU, id="gpu")]
