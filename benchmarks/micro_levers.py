@@ -13,6 +13,7 @@ from pathlib import Path
 
 SHARED = ["schedule.max_steps=400", "schedule.warmup_steps=12"]
 FP32 = ["ops.pixels=device", "ops.channels_last=on", "ops.folded_norms=on", "ops.adamw=fused"]
+LADDER = "encoder-layers,backbone-blocks,decoder-layers,sampling"
 CASES = {
     "reference": ["--cfg-options", *SHARED, "ops.attention=reference"],
     "cpp": ["--cfg-options", *SHARED, "ops.attention=cpp"],
@@ -23,6 +24,10 @@ CASES = {
     # Where mmcv is: bevrepro env build --target cpu-openmmlab-torch2
     "mmcv": ["--target", "cpu-openmmlab-torch2", "--cfg-options", *SHARED, "ops.attention=mmcv"],
     "cpp, memory lean": ["--memory", "sampling", "--cfg-options", *SHARED, "ops.attention=cpp"],
+    # These end with the weights of `reference` and of `cpp`, to the bit: all that they use is identical.
+    "reference, one buffer": ["--cfg-options", *SHARED, "ops.attention=reference", "ops.gradients=flat"],
+    "cpp, whole ladder": ["--memory", LADDER, "--cfg-options", *SHARED, "ops.attention=cpp"],
+    "cpp, single images": ["--cfg-options", *SHARED, "ops.attention=cpp", "ops.cameras_at_once=1"],
 }
 
 
