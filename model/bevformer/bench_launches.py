@@ -13,7 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 KERNELS, OPERATORS = "kernels of a training step", "torch operators of a training step"
-MOVED = ("Memcpy", "Memset")  # copies are no kernels
+# What is on a GPU's time line and no kernel: copies, and what a host calls the time that others cover.
+OTHERS = ("Memcpy", "Memset", "ProfilerStep", "Optimizer.", "aten::")
 
 
 def launches_row(device: torch.device) -> Dict[str, str]:
@@ -22,19 +23,18 @@ def launches_row(device: torch.device) -> Dict[str, str]:
     return dict(what=KERNELS if on_gpu else OPERATORS, unit="kernels" if on_gpu else "operators")
 
 
-def kernels_of(work: Callable[[], object], device: torch.device) -> int:
-    """Launched on a GPU while `work` ran."""
+def kernels_of(work: Callable[[], object], device: torch.device) -> Optional[int]:
+    """Launched on a GPU while `work` ran; None where the driver reports none to a profiler."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
         work()
         torch.cuda.synchronize(device)
-    return len(on_the_gpu(recorded.profiler.kineto_results.events()))
+    return len(on_the_gpu(recorded.profiler.kineto_results.events())) or None
 
 
 def on_the_gpu(events: Any) -> List[str]:
     """The names of the kernels among a profile's events."""
     there = [each for each in events if each.device_type() == torch.autograd.DeviceType.CUDA]
-    # What a host annotates is shown on the device as well, as long as the kernels that it covers.
-    return [each.name() for each in there if not each.name().startswith((*MOVED, "ProfilerStep", "aten::"))]
+    return [each.name() for each in there if not each.name().startswith(OTHERS)]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -274,13 +274,21 @@ def described(contender: Contender, sample: Sample, device: torch.device) -> Dic
         torch.cuda.reset_peak_memory_stats(device)
         alone_s = seconds_of(step, device)
         peak_b = torch.cuda.max_memory_allocated(device)
-        launches: Optional[int] = kernels_of(step, device)
+        launches = kernels(step, device)
     else:
         with counting() as counted:
             peak_b = held_bytes(job) + allocated_peak_b(step)
-        launches = counted()
+        launches = dict(launches=counted())
     facts = dict(loss=float("%.6g" % loss), peak_gb=round(peak_b / 1e9, 3), levers=list(contender.levers))
-    return dict(facts, alone_s=alone_s, launches=launches)
+    return dict(facts, alone_s=alone_s, **launches)
+
+
+def kernels(step: Step, device: torch.device) -> Dict[str, Any]:
+    """How many; where a profiler is not let in, why not: its time and its memory stay known."""
+    try:
+        return dict(launches=kernels_of(step, device))
+    except RuntimeError as error:
+        return dict(launches=None, launches_absent=reason(error))
 
 
 def held_bytes(job: Training) -> int:

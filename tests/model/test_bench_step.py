@@ -169,13 +169,26 @@ def test_operators_are_counted_that_would_launch_something():
     assert counted() == 4
 
 
+def test_a_profiler_that_is_not_let_in_costs_the_count_alone(monkeypatch):
+    def refused(step, device):
+        raise RuntimeError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES")
+
+    monkeypatch.setattr(bench_step, "kernels_of", refused)
+    found = bench_step.kernels(lambda: 0.0, CPU)
+    assert found["launches"] is None and "INSUFFICIENT_PRIVILEGES" in found["launches_absent"]
+    facts = dict(found, alone_s=1.0, peak_gb=2.0)
+    (only,) = bench_step.rows_about("tiny", "fast", facts, [], CPU)
+    assert (only["median"], only["rounds"], only["peak_gb"]) == (1.0, 0, 2.0) and "launches" not in only
+
+
 def test_of_a_gpus_profile_the_kernels_are_counted():
     class Event:
         def __init__(self, name, kind):
             self.name, self.device_type = lambda: name, lambda: getattr(torch.autograd.DeviceType, kind)
 
     events = [Event("aten::add", "CPU"), Event("cudaLaunchKernel", "CPU"), Event("add_kernel", "CUDA")]
-    events += [Event("Memcpy HtoD", "CUDA"), Event("Memset", "CUDA"), Event("spatial_forward", "CUDA")]
+    for name in ("Memcpy HtoD", "Memset", "Optimizer.step#AdamW.step", "spatial_forward"):
+        events.append(Event(name, "CUDA"))
     assert bench_launches.on_the_gpu(events) == ["add_kernel", "spatial_forward"]
 
 
