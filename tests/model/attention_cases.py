@@ -1,5 +1,7 @@
 """Small attentions of every shape class of the presets, and what a backend makes of them."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 

@@ -60,7 +60,7 @@ def numbers(name, attention, dtype, device="cpu", options=()):
     return [each.detach().cpu().double() for each in (memory.bev_BQC, *losses.values())]
 
 
-@functools.cache
+@functools.lru_cache
 def exact_numbers(name):
     return numbers(name, *EXACT)
 
