@@ -113,5 +113,5 @@ def bytes_said(dtype: DtypeSaid, count: int, data: Any) -> bytes:
     if len(data) != count * dtype.itemsize or (count > MAX_EMPTY and not dtype.itemsize):
         raise Refused("a forged numpy number or array: %d of %s in %d bytes" % (count, dtype.code, len(data)))
     if dtype.code == "b1" and data.translate(None, b"\0\1"):
-        raise Refused("a forged numpy array: true and false that are neither")  # masks of it overrun memory
+        raise Refused("a forged numpy array: true and false that are neither")  # NumPy counts on these
     return data

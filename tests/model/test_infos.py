@@ -348,3 +348,19 @@ def test_a_function_of_the_readers_own_cannot_be_changed():
         safe_pickle.loads(b"\x80\x02c_codecs\nencode\nN}X\x01\x00\x00\x00aK\x01s\x86b.", "x")
     with pytest.raises(DataError, match="x is not a whole pickle"):
         safe_pickle.loads(b"\x80\x02cnumpy\ndtype\nN}X\x01\x00\x00\x00aK\x01s\x86b.", "x")
+
+
+@pytest.mark.parametrize("levels", (10**6, 10**8), ids=("read", "more than there is room for"))
+def test_keys_nested_deeper_than_the_stack_end_no_process(levels):
+    code = (
+        "from bevformer.data.safe_pickle import loads; loads(b'\\x80\\x02}N' + b'\\x85' * %d + b'Ns.', 'x')"
+    )
+    model = str(Path(safe_pickle.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code % levels],
+        env={**os.environ, "PYTHONPATH": model},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said = done.stdout.decode()
+    assert (done.returncode, said) == (0, "") if levels < 10**7 else "x is not a whole pickle" in said

@@ -8,6 +8,7 @@ import _codecs
 import gc
 import io
 import pickle
+import threading
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
@@ -19,7 +20,19 @@ from bevformer.errors import DataError
 from bevformer.numpy_said import DtypeSaid, Refused, array_said, begun, bytes_said, count_of
 
 # What the unpickler raises for damaged bytes, besides its own error.
-DAMAGE = (EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError)
+DAMAGE = (
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+)
+# A tuple that is a key is hashed, with those in it, on the stack, whose end is the end of the process.
+TUPLES = (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+HASH_B, STACK_B = 256, 2**20  # 57 were measured for each level (CPython 3.11)
 LOOK_AHEAD_B = 2**17  # without it the unpickler asks for every few bytes of the older protocols
 
 _reconstruct = np.empty(0).__reduce__()[0]
@@ -228,7 +241,8 @@ def loads(data: bytes, name: str) -> Any:
     try:
         with bounded(len(data)), _no_collecting():
             stream = io.BufferedReader(io.BytesIO(data), LOOK_AHEAD_B)  # type: ignore[arg-type]
-            return _Resolver().resolve(_PlainUnpickler(stream).load())
+            levels = sum(data.count(code) for code in TUPLES)  # there cannot be more in each other
+            return _on_a_stack(levels * HASH_B, lambda: _Resolver().resolve(_PlainUnpickler(stream).load()))
     except Refused as error:
         raise DataError(
             "%s holds more than plain data: %s" % (name, error),
@@ -237,6 +251,32 @@ def loads(data: bytes, name: str) -> Any:
         ) from error
     except (pickle.UnpicklingError,) + DAMAGE as error:
         raise _broken(name, str(error) or type(error).__name__) from error
+
+
+def _on_a_stack(size_b: int, read: Callable[[], Any]) -> Any:
+    """What `read` gives, called in a thread with that much stack; what is not used of it is never taken.
+
+    Raises what `read` does, and RuntimeError where there is not that much.
+    """
+    done: List[Tuple[Any, Any]] = []
+
+    def run() -> None:
+        try:
+            done.append((read(), None))
+        except BaseException as error:  # raised below, where somebody waits for it
+            done.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    before = threading.stack_size(STACK_B + size_b // STACK_B * STACK_B)
+    try:
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    value, error = done[0]
+    if error is not None:
+        raise error
+    return value
 
 
 @contextmanager
