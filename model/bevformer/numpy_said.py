@@ -114,4 +114,6 @@ def bytes_said(dtype: DtypeSaid, count: int, data: Any) -> bytes:
         raise Refused("a forged numpy number or array: %d of %s in %d bytes" % (count, dtype.code, len(data)))
     if dtype.code == "b1" and data.translate(None, b"\0\1"):
         raise Refused("a forged numpy array: true and false that are neither")  # NumPy counts on these
+    if dtype.code[0] == "U":  # NumPy finds out only where the text is used; raises UnicodeDecodeError
+        data.decode("utf-32-be" if dtype.order == ">" else "utf-32-le", "surrogatepass")
     return data

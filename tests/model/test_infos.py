@@ -364,3 +364,10 @@ def test_keys_nested_deeper_than_the_stack_end_no_process(levels):
     )
     said = done.stdout.decode()
     assert (done.returncode, said) == (0, "") if levels < 10**7 else "x is not a whole pickle" in said
+
+
+@pytest.mark.parametrize("value", (np.array(["ab"]), np.str_("ab")))
+def test_text_that_is_none_is_a_sentence(value):
+    raw = pickle.dumps([value], 4).replace(b"a\0\0\0", b"a\0\0\x7f")
+    with pytest.raises(DataError, match="x is not a whole pickle"):
+        safe_pickle.loads(raw, "x")
