@@ -173,7 +173,8 @@ def plain_globals() -> dict[tuple[str, str], Any]:
         found[f"{core}.multiarray", "scalar"] = Stand("scalar", _scalar)
         found[f"{core}.numeric", "_frombuffer"] = Stand("_frombuffer", _from_buffer)
     for builtins in ("builtins", "__builtin__"):
-        found[builtins, "bytearray"] = Stand("bytearray", _bytearray)
+        for kind_of_bytes in ("bytearray", "bytes"):  # the second without arguments: b"" in protocol 2
+            found[builtins, kind_of_bytes] = Stand(kind_of_bytes, _bytearray)
         for kind in (set, frozenset, complex):
             found[builtins, kind.__name__] = kind
     return found

@@ -70,6 +70,13 @@ def test_arrays_come_back_without_numpy(protocol):
     assert read["objects"].values() == [None, "x"]
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_frame_without_boxes_comes_back(protocol):
+    raw = pickle.dumps({"boxes": numpy.zeros((0, 7)), "raw": b""}, protocol)
+    content = PlainUnpickler(io.BytesIO(raw)).load()
+    assert (content["boxes"].shape, content["boxes"].values(), content["raw"]) == ((0, 7), [], b"")
+
+
 @pytest.mark.parametrize("size", [0, 1, 20, 100])
 def test_a_cut_file_is_broken(tmp_path, size):
     path = tmp_path / "infos.pkl"
