@@ -1,6 +1,7 @@
 """A checkpoint's directory of weights, read without torch and without running what the file carries."""
 
 import hashlib
+import io
 import re
 import zipfile
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bevrepro.probe.paths import Place, probe_place
-from bevrepro.probe.pickles import DAMAGE, Refused, TorchUnpickler, Weights, bounded, printable
+from bevrepro.probe.pickles import DAMAGE, Refused, TorchUnpickler, Weights, bounded, on_deep_stack, printable
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch < 1.6 (torch/serialization.py)
@@ -48,7 +49,10 @@ def probe_ckpt(path: Path, deep: bool = False) -> Checkpoint:
             head = stream.read(512)
             container = _container(head)
             stream.seek(0)
-            content, short = _zip(stream) if container == "zip" else _legacy(stream, place.size_b or 0)
+            if container == "zip":
+                content, short = _zip(stream)
+            else:
+                content, short = on_deep_stack(stream, lambda: _legacy(stream, place.size_b or 0))
     except Refused as error:
         return Checkpoint(place, container, refused=str(error))
     except _Broken as error:
@@ -83,8 +87,9 @@ def _zip(stream: IO[bytes]) -> tuple[Any, tuple[str, ...]]:
         if sizes[f"{root}/data.pkl"] > MAX_DIRECTORY_B:
             raise _Broken("has a directory of weights too big to be one")
         with archive.open(f"{root}/data.pkl") as directory:
-            reader = TorchUnpickler(directory)
-            content = reader.load()
+            pickled = io.BytesIO(directory.read(MAX_DIRECTORY_B))
+        reader = TorchUnpickler(pickled)
+        content = on_deep_stack(pickled, reader.load)
     there = {key: sizes.get(f"{root}/data/{key}", -1) for key in reader.records}
     return content, tuple(sorted(key for key, needs in reader.records.items() if there[key] < needs))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bevrepro.probe.files import open_plain
-from bevrepro.probe.pickles import DAMAGE, Array, PlainUnpickler, Refused, bounded, printable
+from bevrepro.probe.pickles import DAMAGE, Array, PlainUnpickler, Refused, bounded, on_deep_stack, printable
 
 ENOUGH_CARS = 2000  # for a median of their sizes
 CAN_PART = slice(7, 16)  # what the CAN bus gives; the rest comes from the ego pose
@@ -50,7 +50,7 @@ def probe_infos(path: Path) -> Infos:
     """Never raises for what the file holds; whole files of the full set take some seconds."""
     try:
         with open_plain(path) as stream, bounded(path.stat().st_size):
-            content = PlainUnpickler(stream).load()
+            content = on_deep_stack(stream, PlainUnpickler(stream).load)
         return _describe(str(path), content)
     except Refused as error:
         return Infos(str(path), refused=str(error))

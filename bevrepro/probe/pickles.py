@@ -8,11 +8,12 @@ import pickle
 import re
 import resource
 import struct
+import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from bevrepro.probe.files import read_text
 
@@ -26,6 +27,11 @@ FORMS = {
     "u1": "B", "b1": "?",
 }  # fmt: skip
 
+
+# A tuple that is a key is hashed, with those in it, on the stack, whose end is the end of the process.
+TUPLES = (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+HASH_B, STACK_B = 256, 2**20  # 57 were measured for each level (CPython 3.11)
+T = TypeVar("T")
 
 # A pickle of 20 bytes can ask for a table of gigabytes. Plain ones take some 6 times their size.
 ROOM_B, ROOM_TIMES = 2 << 30, 24
@@ -46,6 +52,39 @@ def bounded(size_b: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (old, highest))
+
+
+def on_deep_stack(stream: IO[bytes], read: Callable[[], T]) -> T:
+    """`read()` in a thread whose stack fits as many tuples in each other as the rest of `stream` can make.
+
+    What is not used of that stack is never taken. Raises what `read` does, and MemoryError where there is
+    not that much.
+    """
+    start, levels = stream.tell(), 0
+    while block := stream.read(STACK_B):
+        levels += sum(block.count(code) for code in TUPLES)
+    stream.seek(start)
+    done: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            done.append((read(), None))
+        except BaseException as error:  # raised below, where somebody waits for it
+            done.append((None, error))
+
+    before = threading.stack_size(STACK_B + levels * HASH_B // STACK_B * STACK_B)
+    try:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+    except RuntimeError as refusal:
+        raise MemoryError(f"{levels} tuples in each other") from refusal
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    value, raised = done[0]
+    if raised is not None:
+        raise raised
+    return value  # type: ignore[no-any-return]
 
 
 class Refused(Exception):

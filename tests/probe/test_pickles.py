@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import resource
+import subprocess
 import sys
 import types
 import zipfile
@@ -180,6 +181,30 @@ def test_a_hostile_checkpoint_is_refused(tmp_path):
 def test_what_is_no_checkpoint_is_told_in_words(tmp_path, content, words):
     (tmp_path / "x.pth").write_bytes(content)
     assert words in probe_ckpt(tmp_path / "x.pth").broken
+
+
+NESTED = b"\x80\x02}K\x01" + b"\x85" * 300_000 + b"K\x02s."  # {((((...1,),),),): 2}
+
+
+@pytest.mark.parametrize("kind", ["infos", "zip", "legacy"])
+def test_tuples_in_each_other_do_not_end_the_process(tmp_path, kind):
+    path = tmp_path / "a.pth"
+    path.write_bytes(NESTED)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", NESTED)
+    reader = "infos" if kind == "infos" else "ckpt"
+    code = f"import sys, pathlib; from bevrepro.probe.{reader} import probe_{reader} as probe; "
+    code += "found = probe(pathlib.Path(sys.argv[1])); print(found.broken, found.refused)"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_more_tuples_than_there_is_room_for_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("bevrepro.probe.pickles.HASH_B", 1 << 40)
+    (tmp_path / "a.pkl").write_bytes(NESTED)
+    assert "300000 tuples" in probe_infos(tmp_path / "a.pkl").broken
 
 
 def test_a_small_pickle_that_asks_for_gigabytes_is_refused_them(tmp_path):
