@@ -4,7 +4,6 @@ A subset of frames is scored by showing the devkit ground truth and predictions 
 """
 
 import contextlib
-import gc
 import io
 import math
 import os
@@ -25,6 +24,7 @@ from typing import (
     Tuple,
 )
 
+from .collecting import without_gc
 from .data.store import Store
 from .errors import DataError, UserError
 from .results_read import Results
@@ -205,7 +205,7 @@ def _run_devkit(
     from nuscenes.eval.common.config import config_factory
     from nuscenes.eval.detection.evaluate import DetectionEval
 
-    with _quiet(talk) as chatter, _streamed_reading(), _without_gc():
+    with _quiet(talk) as chatter, _streamed_reading(), without_gc():
         judge = DetectionEval(
             view, config_factory("detection_cvpr_2019"), path, split, scratch, verbose=False
         )
@@ -243,18 +243,6 @@ def load_prediction(
             entry.update((key, sys.intern(entry[key])) for key in ("detection_name", "attribute_name"))
         boxes.add_boxes(token, [box_cls.deserialize(entry) for entry in entries])
     return boxes, results.meta
-
-
-@contextlib.contextmanager
-def _without_gc() -> Iterator[None]:
-    """Millions of boxes live until the end; looking through them again and again finds nothing."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @contextlib.contextmanager

@@ -5,17 +5,16 @@ a pickle says of its dtypes and arrays, so stand-ins are told first (`numpy_said
 """
 
 import _codecs
-import gc
 import io
 import pickle
 import threading
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 import numpy as np
 
 from bevformer.bounded import bounded
+from bevformer.collecting import without_gc
 from bevformer.errors import DataError
 from bevformer.numpy_said import DtypeSaid, Refused, array_said, begun, bytes_said, count_of
 
@@ -239,7 +238,7 @@ def loads(data: bytes, name: str) -> Any:
     Raises DataError for anything but builtins and NumPy, and for bytes that are no whole pickle.
     """
     try:
-        with bounded(len(data)), _no_collecting():
+        with bounded(len(data)), without_gc():
             stream = io.BufferedReader(io.BytesIO(data), LOOK_AHEAD_B)  # type: ignore[arg-type]
             levels = sum(data.count(code) for code in TUPLES)  # there cannot be more in each other
             return _on_a_stack(levels * HASH_B, lambda: _Resolver().resolve(_PlainUnpickler(stream).load()))
@@ -277,18 +276,6 @@ def _on_a_stack(size_b: int, read: Callable[[], Any]) -> Any:
     if error is not None:
         raise error
     return value
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """Python looks for garbage after so many new objects: half the time here, where all are kept."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _broken(name: str, what: str) -> DataError:
