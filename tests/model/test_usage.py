@@ -8,7 +8,13 @@ import pytest
 from bevformer import usage
 
 TAKE = "import sys; held = b'a' * (600 << 20); import subprocess; sys.exit(subprocess.call(sys.argv[1:]))"
-TELL = "import sys; sys.path[:0] = ['model']; from bevformer import usage; print(usage.peak_rss_gib())"
+TELL = """
+import sys, types
+sys.modules["torch"] = types.SimpleNamespace(device=None)  # six seconds less, and it is not asked
+sys.path.insert(0, "model")
+from bevformer import usage
+print(usage.peak_rss_gib())
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the mark is Linux's")
@@ -18,7 +24,7 @@ def test_the_peak_of_the_process_that_started_this_one_is_not_in_it():
         float(subprocess.run([sys.executable, *front, "-c", TELL], stdout=subprocess.PIPE, check=True).stdout)
         for front in ([], ["-c", TAKE, sys.executable])
     )
-    assert 0 < alone < 0.55 and abs(below - alone) < 0.05
+    assert 0 < alone < 0.2 and abs(below - alone) < 0.05
 
 
 def test_without_a_mark_the_process_is_asked(tmp_path):
