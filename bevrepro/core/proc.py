@@ -2,7 +2,7 @@
 
 `run` waits and captures; `stream` hands over stdout line by line while the program runs. Both give the
 child its own process group and never leave one behind: a timeout, Ctrl-C or a closed iterator ends the
-whole group, politely first.
+whole group, politely first. A child that prints for ever does not fill memory (core/capture.py).
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +18,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from bevrepro.core.errors import MachineError
+from bevrepro.core import capture
+from bevrepro.core.errors import ChildError, MachineError
+from bevrepro.core.units import size
 
 TAIL_LINES = 200
+TAIL_LINE_CHARS = 1 << 16
 GRACE_S = 10.0  # what a child gets to finish writing a checkpoint after Ctrl-C
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished program. `rc` is negative for a signal (-4 is SIGILL, -9 SIGKILL), as in subprocess."""
+    """A finished program. `rc` is negative for a signal (-4 is SIGILL, -9 SIGKILL), as in subprocess.
+
+    `left_out_b`: bytes from the middle of stdout that were not kept; a line there says so.
+    """
 
     rc: int
     stdout: str
     stderr: str
     timed_out: bool = False
+    left_out_b: int = 0
 
     @property
     def ok(self) -> bool:
@@ -60,24 +68,37 @@ def run(
     timeout_s: float | None = None,
     input_text: str | None = None,
     cwd: Path | None = None,
+    whole_b: int | None = None,
 ) -> Done:
     """Run to the end and capture both streams (decoded leniently: garbage never raises).
 
     `env` is the whole environment, not additions. A program that does not start is a MachineError; one
-    that outlives `timeout_s` is killed with its group and reported as `timed_out`.
+    that outlives `timeout_s` is killed with its group and reported as `timed_out`. Of each stream the first
+    and last capture.END_B bytes are kept; with `whole_b` stdout is whole, and a program that prints more
+    than that is ended and a ChildError.
     """
     child = _start(argv, env, cwd, stdin=subprocess.DEVNULL if input_text is None else subprocess.PIPE)
+    said = capture.Exchange((child.stdin, child.stdout, child.stderr), input_text, whole_b)
     timed_out = False
     try:
-        stdout, stderr = child.communicate(input_text, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
+        _ended(child, said, timeout_s)
+    except capture.Late:
         timed_out = True
-        stdout, stderr = _reap(child)
+        _reap(child, said)
+    except capture.TooMuch:
+        end_group(child, grace_s=0.0)
+        raise ChildError(
+            f"{argv[0]} printed more than {size(whole_b or 0)}",
+            "It was ended: an answer of this size is none that it gives in good health.",
+            f"Run it by hand to see what it says: {' '.join(str(word) for word in argv)[:300]}",
+        ) from None
     except BaseException:
         end_group(child, grace_s=1.0)
         raise
+    finally:
+        said.close()
     rc = -signal.SIGKILL if child.returncode is None else child.returncode
-    return Done(rc, stdout, stderr, timed_out)
+    return Done(rc, said.stdout.text(), said.stderr.text(), timed_out, said.stdout.left_out_b)
 
 
 def stream(
@@ -163,8 +184,7 @@ class Stream:
         assert source is not None
         try:
             yield ""  # swallowed by __init__
-            for line in source:
-                yield line.rstrip("\r\n")
+            yield from capture.lines(source)
             self._child.wait()
         finally:
             end_group(self._child)
@@ -176,10 +196,10 @@ class Stream:
         if stderr is None:  # attached: it goes to the terminal
             return
         with stderr:
-            for line in stderr:
-                self._tail.append(line.rstrip("\r\n"))
+            for line in capture.lines(stderr, TAIL_LINE_CHARS):
+                self._tail.append(line)
                 if self._on_stderr is not None:
-                    self._on_stderr(self._tail[-1])
+                    self._on_stderr(line)
 
 
 def end_group(child: "subprocess.Popen[str]", grace_s: float = GRACE_S) -> None:
@@ -210,17 +230,23 @@ def _signal_group(child: "subprocess.Popen[str]", number: signal.Signals) -> Non
         return  # nobody left in it
 
 
-def _reap(child: "subprocess.Popen[str]") -> tuple[str, str]:
+def _reap(child: "subprocess.Popen[str]", said: capture.Exchange) -> None:
     """After a timeout: what was printed so far. A child stuck in the kernel (a hung driver) is left to it."""
     _signal_group(child, signal.SIGKILL)
     try:
-        return child.communicate(timeout=1.0)
+        _ended(child, said, 1.0)
+    except (capture.Late, capture.TooMuch):
+        return
+
+
+def _ended(child: "subprocess.Popen[str]", said: capture.Exchange, timeout_s: float | None) -> None:
+    """Its streams, then itself. Raises what Exchange.until raises."""
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+    said.until(end_s)
+    try:
+        child.wait(None if end_s is None else max(0.0, end_s - time.monotonic()))
     except subprocess.TimeoutExpired as late:
-        return _text(late.stdout), _text(late.stderr)
-
-
-def _text(output: bytes | str | None) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+        raise capture.Late from late
 
 
 def _start(

@@ -127,4 +127,4 @@ def _git(tree: Path, *words: str) -> str | None:
         return None
     calm = ("-c", "core.fsmonitor=false")  # a program that the checkout names
     done = proc.run([program, *calm, "-C", str(tree.resolve()), *words], timeout_s=GIT_S)
-    return done.stdout if done.ok else None
+    return done.stdout if done.ok and not done.left_out_b else None

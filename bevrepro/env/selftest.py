@@ -98,7 +98,8 @@ def _run(
     lines: list[str] = []
     with proc.stream(command(python, checks), env=env, on_stderr=on_line) as child:
         for line in child:
-            lines.append(line)
+            if _parsed(line) is not None:  # what libraries print besides may have no end
+                lines.append(line)
             on_line(line)
     return judge(checks, lines, child.rc if child.rc is not None else -9)
 

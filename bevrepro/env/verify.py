@@ -33,6 +33,7 @@ from bevrepro.probe.files import globbed, key_values, read_text
 
 ASK = "import json, platform; print(json.dumps(platform.python_version()))"
 ASK_S, DEEP_S = 30.0, 1800.0
+WHOLE_B = 64 << 20  # of the child's list: 300,000 forged files
 CHILD = Path(__file__).with_name("_bytecode_child.py")
 MEANING = {
     "edited": ("were edited", "Nobody else has these changes."),
@@ -181,7 +182,8 @@ def forged(root: Path, files: Files) -> tuple[FileSeen, ...]:
         for path, header in files.headers.items()
         if "-pytest-" not in path and loadable(path, header, files.entries)
     ]
-    done = proc.run([root / "bin/python", "-I", "-S", CHILD], input_text=json.dumps(pairs), timeout_s=DEEP_S)
+    argv: list[str | Path] = [root / "bin/python", "-I", "-S", CHILD]
+    done = proc.run(argv, input_text=json.dumps(pairs), timeout_s=DEEP_S, whole_b=WHOLE_B)
     if not done.ok:
         raise ChildError(
             f"the interpreter of {root} stopped while it compared bytecode: {done.stderr[-300:] or done.rc}",

@@ -1,5 +1,6 @@
 """The subprocess seam: nothing hangs, nothing is left behind, garbage does not raise."""
 
+import io
 import os
 import sys
 import time
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bevrepro.core import proc
-from bevrepro.core.errors import MachineError
+from bevrepro.core import capture, proc
+from bevrepro.core.errors import ChildError, MachineError
 
 
 def gone(pid: int) -> bool:
@@ -110,3 +111,49 @@ def test_signals_have_names():
 def test_which_finds_programs_and_says_none_otherwise():
     assert proc.which("sh") and os.access(proc.which("sh"), os.X_OK)
     assert proc.which("no-such-program") is None
+
+
+def test_a_child_that_prints_for_ever_keeps_both_ends_and_says_what_lies_between(monkeypatch):
+    monkeypatch.setattr(capture, "END_B", 1000)
+    code = "import sys\nfor i in range(99999): print(i)\nprint('why', file=sys.stderr)"
+    done = proc.run([sys.executable, "-c", code])
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1], done.stderr, done.ok) == ("0", "99998", "why\n", True)
+    assert len(done.stdout) < 2100 and done.left_out_b == len("".join(f"{i}\n" for i in range(99999))) - 2000
+    assert f"[... {done.left_out_b // 1024} KiB left out ...]" in lines
+
+
+def test_a_child_without_end_is_stopped_by_the_clock_with_its_ends_kept(monkeypatch):
+    monkeypatch.setattr(capture, "END_B", 1000)
+    done = proc.run(["sh", "-c", "echo first; exec yes"], timeout_s=0.3)
+    assert done.timed_out and done.stdout.startswith("first\ny\n") and len(done.stdout) < 2100
+
+
+def test_what_is_wanted_whole_is_whole_or_a_sentence():
+    assert proc.run(["printf", "%01000d", "0"], whole_b=1000).stdout == "0" * 1000
+    with pytest.raises(ChildError) as caught:
+        proc.run(["yes"], whole_b=2048)
+    assert "yes printed more than 2.0 KiB" in caught.value.seen
+
+
+@pytest.mark.parametrize("reads", ["cat", "true", "head -c 9"])
+def test_much_input_goes_to_a_child_that_reads_all_some_or_none_of_it(reads):
+    text = "0123456789" * 50_000
+    done = proc.run(["sh", "-c", reads], input_text=text)
+    assert done.ok and done.stdout == {"cat": text, "true": "", "head -c 9": "012345678"}[reads]
+
+
+def test_newlines_of_any_kind_become_one():
+    assert proc.run(["printf", r"a\r\nb\rc"]).stdout == "a\nb\nc"
+
+
+def test_a_line_without_end_is_cut_and_those_after_it_are_whole(monkeypatch):
+    monkeypatch.setattr(proc, "TAIL_LINE_CHARS", 10)
+    with proc.stream(["sh", "-c", "printf '%025d\\nend\\n' 7 >&2; echo ok"]) as lines:
+        assert list(lines) == ["ok"]
+    assert lines.stderr_tail == "0000000000 [... 15 characters left out]\nend"
+
+
+@pytest.mark.parametrize("said", ["a" * 10, "a" * 10 + "\n", "a" * 9 + "\n"])
+def test_a_line_of_just_the_bound_is_whole(said):
+    assert list(capture.lines(io.StringIO(said), 10)) == [said.rstrip()]
