@@ -23,14 +23,17 @@ def softmax_tile(logits_q, seen_q, COUNT: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def level_of(index, LEVELS: tl.constexpr):
-    """(height, width, first cell) of a level: a loop over levels instead of a copy of the code for each."""
+    """(height, width, first cell) of a level: a loop over levels instead of a copy of the code for each.
+
+    In Triton 3.0 to 3.2 a constexpr has a length, but no subscripts: list() takes what is in it.
+    """
     height = index * 0
     width = index * 0
     first = index * 0
     for i in tl.static_range(len(LEVELS)):
-        height = tl.where(index == i, LEVELS[i][0], height)
-        width = tl.where(index == i, LEVELS[i][1], width)
-        first = tl.where(index == i, LEVELS[i][2], first)
+        height = tl.where(index == i, list(LEVELS)[i][0], height)
+        width = tl.where(index == i, list(LEVELS)[i][1], width)
+        first = tl.where(index == i, list(LEVELS)[i][2], first)
     return height, width, first
 
 

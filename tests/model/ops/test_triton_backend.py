@@ -1,8 +1,10 @@
 """Where the Triton attentions run and what they refuse; none of it needs Triton."""
 
+import ast
 import itertools
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +38,25 @@ def test_without_a_gpu_there_is_nothing_to_compile_for(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ConfigError, match="torch sees no GPU"):
         triton_backend.load("cuda")
+
+
+def constants_of(function):
+    """Names of the arguments that are `tl.constexpr`."""
+    return {each.arg for each in function.args.args if getattr(each.annotation, "attr", "") == "constexpr"}
+
+
+def indexed(function):
+    values = [each.value for each in ast.walk(function) if isinstance(each, ast.Subscript)]
+    return constants_of(function) & {getattr(each, "id", "") for each in values}
+
+
+def test_no_kernel_indexes_a_constant_which_triton_3_0_to_3_2_cannot():
+    """They come with torch 2.4 to 2.6, and 3.0 is the oldest that `OLDEST_TRITON` lets in."""
+    files = Path(triton_backend.__file__).parent.glob("triton_*.py")
+    nodes = [each for file in files for each in ast.walk(ast.parse(file.read_text()))]
+    functions = [each for each in nodes if isinstance(each, ast.FunctionDef)]
+    assert sum(bool(constants_of(each)) for each in functions) > 5
+    assert {each.name: indexed(each) for each in functions if indexed(each)} == {}
 
 
 def bad_inputs(kind):
