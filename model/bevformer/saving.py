@@ -133,15 +133,17 @@ class Saver:
         )
         save_checkpoint(path, model, optimizer, meta, scaler)
         link_latest(path)
-        self._thin_out(path)
+        self.thin_out(path)
         return path
 
-    def _thin_out(self, latest: str) -> None:
-        """Delete what `keep_last` leaves over, once the newest file was read back whole.
+    def thin_out(self, latest: str) -> None:
+        """Delete what `keep_last` leaves over, once the newest file was read back whole; also where a run
+        goes on from it, as a kill may have come between its writing and this.
 
         iter_0.pth, the initial weights, stays; a file of a later step than this one is somebody's as well.
         """
-        if self.keep_last is None:
+        here = os.path.abspath(os.path.dirname(latest)) == os.path.abspath(self.work_dir)
+        if self.keep_last is None or not here:
             return
         done = step_of(os.path.basename(latest), self.order.steps_per_epoch) or 0
         older = [

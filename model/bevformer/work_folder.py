@@ -108,6 +108,8 @@ def _lead(
         keeper.write("running")
         if job.first_step == 0:
             job.save(saver, 0)
+        else:
+            saver.thin_out(job.start or saver.path(job.first_step))
         if _validation_was_due(validator, saver, job):
             scribe.catch_up(saver.path(job.first_step))
         profile = Profile(options.work_dir, talk, job.device) if options.profile else NoProfile()

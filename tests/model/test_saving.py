@@ -13,7 +13,7 @@ from bevformer import __main__, atomic, checkpoint, trainlog
 from bevformer.checkpoint import load_checkpoint
 from bevformer.errors import CheckpointError, DiskError
 from bevformer.loop import Interrupted
-from bevformer.saving import keep_last_of
+from bevformer.saving import Saver, keep_last_of
 from bevformer.trainlog import read_losses
 
 EPOCHS = replace(SHORT, schedule=replace(SHORT.schedule, max_steps=0, max_epochs=4))  # 5 steps each
@@ -30,6 +30,17 @@ def cut_short(path):
 def test_the_last_k_epochs_are_kept_and_the_initial_weights(tmp_path):
     play(tmp_path, EPOCHS, keep_last=2)
     assert files(tmp_path) == ["epoch_3.pth", "epoch_4.pth", "iter_0.pth", "latest.pth"]
+
+
+def test_a_kill_between_the_last_file_and_the_deletion_leaves_none_too_many(tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(Saver, "thin_out", lambda saver, latest: None)
+        play(tmp_path / "a", EPOCHS, keep_last=2)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    play(tmp_path / "a", EPOCHS, keep_last=2, resume="auto")
+    assert files(tmp_path / "a") == ["epoch_3.pth", "epoch_4.pth", "iter_0.pth", "latest.pth"]
+    play(tmp_path / "b", EPOCHS, keep_last=1, resume=str(tmp_path / "a" / "epoch_4.pth"))
+    assert len(files(tmp_path / "b")) == 6  # it goes on from another folder's file: these are somebody's
 
 
 def test_all_epochs_are_kept_by_default_and_five_of_a_recipe_of_steps(tmp_path):
