@@ -28,6 +28,11 @@ WORDS = (
     "DefaultCPUAllocator: not enough memory",  # Windows
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, ..._HOST_...
+    # A convolution for which no algorithm's workspace could be had: torch tries one after the other, drops
+    # what each said and raises this (pytorch#108645; torch before 2.0 the second).
+    "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution",
     "could not create a memory",  # oneDNN
 )
 T = TypeVar("T")
