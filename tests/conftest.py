@@ -8,9 +8,10 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: as many threads as there are tests
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ignored where a script started the tests with `&`, and so in what they start.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Ignored where a script started the tests with `&`, or nohup did, and so in what they start.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -205,11 +205,14 @@ class Stream:
 def end_group(child: "subprocess.Popen[str]", grace_s: float = GRACE_S) -> None:
     """SIGINT, then SIGTERM, then SIGKILL to the child's whole group; nothing where it ended by itself.
 
-    A second Ctrl-C meanwhile moves on to the next signal at once.
+    A second Ctrl-C meanwhile moves on to the next signal at once. Where we were started with SIGINT ignored
+    (in the background of a script), so was the child: SIGTERM comes first then.
     """
     if child.poll() is not None:
         return
-    for number, wait_s in ((signal.SIGINT, grace_s), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    polite = ((signal.SIGTERM, grace_s),) if deaf else ((signal.SIGINT, grace_s), (signal.SIGTERM, 2.0))
+    for number, wait_s in (*polite, (signal.SIGKILL, 2.0)):
         if child.poll() is not None:
             break
         _signal_group(child, number)

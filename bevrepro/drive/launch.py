@@ -247,7 +247,9 @@ def _stderr_sink() -> Callable[[str], None] | None:
 def _forwarded_signals(pid: int, tell: OnEvent) -> Iterator[list[int]]:
     """Pass the first SIGINT/SIGTERM on to the child and keep listening; Ctrl-C after it unwinds as usual.
 
-    SIGHUP, where nohup does not ignore it, reaches the child as SIGTERM, which torchrun of any age passes on.
+    SIGHUP reaches the child as SIGTERM, which torchrun of any age passes on. What is ignored from the start
+    stays so: SIGHUP under nohup, SIGINT in a script's background. torchrun listens to SIGHUP even then, but
+    the end of a terminal does not reach it: it has a session of its own.
     Yields the list of signals received. Outside the main thread Python allows no handlers: then nothing
     is forwarded and closing the stream ends the child.
     """
@@ -270,9 +272,8 @@ def _forwarded_signals(pid: int, tell: OnEvent) -> Iterator[list[int]]:
             return  # nobody is there to be told
         tell({"event": "note", "text": "Stopping in good order; once more Ctrl-C stops at once."})
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    asking = (signal.SIGINT, signal.SIGHUP)
+    numbers = [signal.SIGTERM, *(each for each in asking if signal.getsignal(each) is not signal.SIG_IGN)]
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield received

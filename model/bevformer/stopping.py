@@ -17,8 +17,8 @@ class Interrupted(UserError):
 
 
 class StopSignal:
-    """While in the block, SIGINT, SIGTERM and SIGHUP (a terminal that is gone, unless nohup ignores it) only
-    ask for a stop; a second SIGINT later stops at once.
+    """While in the block, SIGINT, SIGTERM and SIGHUP (a terminal that is gone) only ask for a stop; a second
+    SIGINT later stops at once.  SIGHUP under nohup and SIGINT in a script's background stay ignored.
 
     A second SIGTERM does not: a cluster sends it to every process, and torchrun passes it on once more.
     """
@@ -33,7 +33,7 @@ class StopSignal:
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if number != signal.SIGHUP or signal.getsignal(number) == signal.SIG_DFL:
+                if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._ask)
         return self
 

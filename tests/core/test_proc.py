@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_a_child_that_ignores_ctrl_c_is_ended_all_the_same(monkeypatch):
     assert child.stdout.readline() == "ready\n"
     proc.end_group(child, grace_s=0.2)
     assert child.returncode in (-15, -9)
+
+
+def test_a_child_that_was_started_deaf_to_ctrl_c_is_asked_by_sigterm_at_once(monkeypatch):
+    sent, send = [], proc._signal_group
+    monkeypatch.setattr(proc, "_signal_group", lambda child, no: sent.append(no) or send(child, no))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's background has it
+    try:
+        with proc.stream(["sleep", "60"]) as lines:
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert lines.rc == -signal.SIGTERM and sent[0] == signal.SIGTERM
 
 
 def test_a_stream_that_was_never_read_leaves_nothing_behind():

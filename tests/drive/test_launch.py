@@ -141,6 +141,24 @@ def test_a_closed_terminal_and_a_cluster_that_asks_twice_let_the_child_save(verb
     assert signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_is_ignored_from_the_start_stays_so_in_the_child_as_well(verb, number):
+    """nohup ignores SIGHUP for what it starts, a script SIGINT for what it starts with `&`."""
+    told = []
+
+    def press(event):
+        told.append(event["text"])
+        os.kill(os.getpid(), number)
+
+    code = f"ignored = signal.getsignal({number}) == signal.SIG_IGN\nemit(event='note', text='go')\n"
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        result = verb(code + "emit(event='result', ignored=ignored)", press)
+        assert result["ignored"] and signal.getsignal(number) == signal.SIG_IGN and told == ["go"]
+    finally:
+        signal.signal(number, before)
+
+
 def test_ctrl_c_on_a_silent_child_is_a_keyboard_interrupt(verb):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

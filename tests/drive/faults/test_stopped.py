@@ -11,13 +11,18 @@ from small_training import LIMIT_S, TORCHRUN, proof, until_step
 pytestmark = pytest.mark.slow
 
 
-def typed_and_training(training, work_dir, *more):
+def typed_and_training(training, work_dir, *more, **given):
     """A running `bevrepro train` that has finished an epoch."""
-    child, end_s = training.typed(work_dir, *more), time.monotonic() + LIMIT_S
-    while not (work_dir / "epoch_1.pth").exists():
+    child = training.typed(work_dir, *more, **given)
+    until_there(child, work_dir / "epoch_1.pth")
+    return child
+
+
+def until_there(child, path):
+    end_s = time.monotonic() + LIMIT_S
+    while not path.exists():
         assert child.poll() is None and time.monotonic() < end_s, child.communicate()
         time.sleep(0.02)
-    return child
 
 
 def family_of(work_dir):
@@ -52,6 +57,24 @@ def test_what_asks_for_a_stop_gets_a_step_saved(training, whole, tmp_path, numbe
     assert said and "Everything is saved in" in err and "--resume auto" in err
     assert training.says(tmp_path / "w", "--resume", "auto")[0] == 0
     assert proof(tmp_path / "w") == proof(whole())
+
+
+def deaf():
+    """As under nohup, in the background of a script."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("more", [(), ("--emulate-gpus", "2", "--processes", "2")])
+def test_under_nohup_it_outlives_its_terminal_and_still_stops_when_asked(training, tmp_path, more):
+    long = ["schedule.max_epochs=99"]
+    child = typed_and_training(training, tmp_path / "w", *more, before=deaf, options=long)
+    for number in (signal.SIGHUP, signal.SIGINT):
+        os.killpg(child.pid, number)
+    until_there(child, tmp_path / "w" / "epoch_4.pth")
+    os.kill(child.pid, signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 143 and "Stopped by SIGTERM after step" in err, err
 
 
 @pytest.mark.parametrize("more", [(), ("--emulate-gpus", "2", "--processes", "2"), ("--workers", "2")])
