@@ -7,6 +7,8 @@ printed and dropped, and the command simply goes on. Here it comes again a momen
 import signal
 import sys
 import threading
+import time
+from types import CodeType, FrameType
 from typing import Any
 
 AGAIN_AFTER_S = 0.02
@@ -21,9 +23,7 @@ def keep() -> None:
         if not (isinstance(lost.exc_type, type) and issubclass(lost.exc_type, KeyboardInterrupt)):
             before(lost)
             return
-        again = threading.Timer(AGAIN_AFTER_S, _interrupt)
-        again.daemon = True
-        again.start()
+        threading.Thread(target=_interrupt, args=(hook.__code__,), daemon=True).start()
 
     sys.unraisablehook = hook
 
@@ -45,8 +45,21 @@ def settle() -> None:
     exec("0")
 
 
-def _interrupt() -> None:
-    """To the main thread by name: it may be waiting in a system call."""
+def _interrupt(hook: CodeType) -> None:
+    """To the main thread by name, which may be waiting in a system call; not while it is in the hook, where
+    it would be lost for good (on a busy machine it stays there for longer than a moment)."""
     ident = threading.main_thread().ident
-    if ident is not None:
-        signal.pthread_kill(ident, signal.SIGINT)
+    if ident is None:
+        return
+    time.sleep(AGAIN_AFTER_S)
+    while _is_in(hook, sys._current_frames().get(ident)):
+        time.sleep(AGAIN_AFTER_S)
+    signal.pthread_kill(ident, signal.SIGINT)
+
+
+def _is_in(code: CodeType, frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False

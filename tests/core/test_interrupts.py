@@ -38,6 +38,18 @@ def test_it_comes_again_to_a_busy_and_to_a_waiting_program():
         assert run(waiting) == ("interrupted\n", "")
 
 
+SLOW = """
+import threading, time
+start = threading.Thread.start
+threading.Thread.start = lambda thread: (start(thread), time.sleep(0.2))
+"""
+
+
+def test_it_waits_for_a_busy_machine_that_is_still_noting_the_loss():
+    done = program(SLOW + PROGRAM % "time.sleep(9)")
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
 def test_other_lost_exceptions_are_still_printed():
     done = program(PROGRAM.replace("os.kill(os.getpid(), signal.SIGINT)", "1 / 0") % "pass")
     assert "ZeroDivisionError" in done.stderr and done.stdout == ""
