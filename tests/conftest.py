@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import functools
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,6 +16,15 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(number, usual)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """What is made now, ten thousand tests and torch, stays to the end: no search for garbage looks there."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def builds(tmp_path_factory):
     """The CPU operators are compiled once for all tests, whichever cache a test gives to its programs."""
@@ -21,6 +32,19 @@ def builds(tmp_path_factory):
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "builds"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEVREPRO_BUILDS", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands():
+    """typer's tree of our commands is made once: it makes it at each call, most of a short command's time."""
+    try:
+        from typer import main as typer
+    except ImportError:  # an environment's own interpreter: without it, no command is called in here
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer, "get_command", functools.lru_cache(maxsize=None)(typer.get_command))
         yield
 
 

@@ -1,6 +1,7 @@
 """Who may import whom: the rooms of DESIGN, the two planes, and the oldest Python of each."""
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +24,13 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Absolute names of everything imported anywhere in the file, functions included."""
+    return frozenset(names(path))
+
+
+def names(path: Path) -> Iterator[str]:
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,5 +1,6 @@
 """Recorded and composed hosts: what the doctor must say about each, and what it must not."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -120,6 +121,7 @@ EXPECTED = {
 }
 
 
+@functools.cache
 def said(name: str) -> list[str]:
     return [f"{each.id}:{each.severity.value}" for each in diagnose(load(MACHINES / f"{name}.json"))]
 
