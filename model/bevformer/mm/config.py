@@ -78,15 +78,14 @@ def read_model(
 
 
 def _refuse_other_heads(head: Any) -> None:
-    """Of a derived head the detector would call neither `loss` nor `get_bboxes`: nothing may say it did."""
+    """Nothing may say that a head ran which did not; those that derive from the bundled one: `own_head`."""
     kind = head.get("type", "BEVFormerHead") if isinstance(head, Mapping) else "BEVFormerHead"
     if kind != "BEVFormerHead":
         raise ConfigError(
             "%s: model.pts_bbox_head.type = %r cannot be honoured" % (WHERE, kind),
-            "The bundled detector runs the bundled head without asking for its forward, loss or get_bboxes: "
-            "what another one does there would be passed over.",
-            "Build a head of your own, derived from bevformer.mm.head.BEVFormerHead or not, in a detector of "
-            "your own: mmdet3d.models.build_head(...).",
+            "The bundled detector runs the bundled head, and heads whose class derives from it.",
+            "Derive yours from bevformer.mm.head.BEVFormerHead, or build it in a detector of your own: "
+            "mmdet3d.models.build_head(...).",
         )
 
 

@@ -17,11 +17,13 @@ from mmdet3d.models.detectors import Base3DDetector
 from torch import Tensor
 
 from .. import detector
+from ..attention import use_operators
 from ..box_convention import LEGACY, convention_of, of_checkpoint, reordered
 from ..checkpoint import load_checkpoint, load_weights
 from ..errors import CheckpointError, ConfigError
 from ..init_weights import InitReport, initialise
 from ..types import Detections, Frame, VideoMemory
+from . import own_head
 from .boxes import to_mmdet3d
 from .config import read_model
 from .frames import meta_of, samples_of
@@ -46,10 +48,16 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
 
         options: such as "ops.attention=mmcv".  Raises ConfigError naming what cannot be honoured.
         """
-        config, start = read_model(model, preset, options)
+        head = own_head.build(model)
+        sections = model if head is None else {**model, "pts_bbox_head": head.section}
+        config, start = read_model(sections, preset, options)
         self.memory: Optional[VideoMemory] = None
         super().__init__(config)
-        self.start = start
+        self.start, self.has_own_head = start, head is not None
+        if head is not None:
+            own_head.require_agreement(head, config)
+            self.pts_bbox_head = head
+            use_operators(self, config.ops)
 
     def init_weights(self) -> List[InitReport]:
         """Loads what `pretrained` or init_cfg name; all else was drawn when the model was built.
@@ -57,6 +65,8 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
         Raises CheckpointError for a file that is missing or of another network.
         """
         done = []
+        if self.has_own_head and not self.start.whole:
+            self.pts_bbox_head.init_weights()
         for source in filter(None, (self.start.backbone, self.start.whole)):
             if os.path.exists(source):
                 done.append(self._start_from(source, source))
@@ -84,6 +94,7 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
     def forward(self, *inputs: Any, return_loss: bool = True, **data: Any) -> Any:
         """As mmcv calls it, with names; with positions it is one time step, as `loss` calls it."""
         if inputs:
+            self._require_bundled_head("forward with positions")
             return detector.BEVFormer.forward(self, *inputs)
         return self.forward_train(**data) if return_loss else self.forward_test(**data)
 
@@ -94,6 +105,8 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
         """img: (B, T, N, 3, H, W); the losses under upstream's names."""
         _refuse(others, "training")
         samples = samples_of(img, img_metas, gt_bboxes_3d, gt_labels_3d, BOXES)
+        if self.has_own_head:
+            return own_head.losses(self, samples, img_metas, gt_bboxes_3d, gt_labels_3d, np.random)
         positives = sum(len(sample.truth.labels_G) for sample in samples)
         mean = reduce_mean(torch.tensor([float(positives)], device=img.device))
         return self.loss(samples, np.random, float(mean))
@@ -127,8 +140,24 @@ class BEVFormer(detector.BEVFormer, Base3DDetector):  # type: ignore[misc]
                 "History goes from one frame to the next.",
                 "Evaluate with samples_per_gpu=1.",
             )
+        if self.has_own_head:
+            result, self.memory = own_head.detections(self, img[0], img_metas[0], self.memory, rescale)
+            return [{"pts_bbox": result}]
         found, self.memory = self.step(Frame(img[0], meta_of(img_metas[0])), self.memory)
         return [{"pts_bbox": to_result(found, img_metas[0]["box_type_3d"])}]
+
+    def step(self, *inputs: Any, **options: Any) -> Any:
+        """As the bundled one; ConfigError with a head of somebody's own, whose methods it does not call."""
+        self._require_bundled_head("step")
+        return super().step(*inputs, **options)
+
+    def _require_bundled_head(self, what: str) -> None:
+        if self.has_own_head:
+            raise ConfigError(
+                "%s with %s" % (what, type(self.pts_bbox_head).__name__),
+                "It runs the bundled head without asking for the loss or get_bboxes of another.",
+                "Call the detector as mmcv does: model(img=..., img_metas=..., return_loss=...).",
+            )
 
     def aug_test(self, *args: Any, **kwargs: Any) -> Any:
         raise ConfigError("test-time augmentation", "Upstream's evaluation has none.")

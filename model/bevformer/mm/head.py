@@ -21,7 +21,10 @@ BOXES = convention_of(mmdet3d.__version__)
 
 
 class BEVFormerHead(head.BEVFormerHead):
-    """The methods of upstream's head; its section of a configuration is read as a whole."""
+    """The methods of upstream's head; its section of a configuration is read as a whole.
+
+    `section` and `read` are that section and our configuration of it.
+    """
 
     def __init__(self, train_cfg: Any = None, test_cfg: Any = None, **section: Any) -> None:
         """Raises ConfigError naming what cannot be honoured."""
@@ -33,6 +36,11 @@ class BEVFormerHead(head.BEVFormerHead):
             sections["train_cfg"] = {"pts": train_cfg}
         config = read_model(sections)[0]
         super().__init__(config)
+        self.section: Dict[str, Any] = sections["pts_bbox_head"]
+        self.read = config
+
+    def init_weights(self) -> None:
+        """Nothing: all was drawn when it was built.  Heads that derive from this one call it."""
 
     def forward(  # type: ignore[override]
         self,

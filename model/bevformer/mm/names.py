@@ -95,14 +95,19 @@ def _check_policy(section: Any, where: str, suffix: str) -> None:
 
 
 def _check_model(model: Mapping[str, Any]) -> None:
-    """Ours is read as its constructor reads it; of others, derived ones too, names are looked up."""
+    """Ours is read as its constructor reads it; of others, derived ones too, names are looked up.
+
+    So it is with a head that derives from ours: what its own arguments are, only its constructor knows.
+    """
     from .config import read_model
     from .detector import BEVFormer
+    from .own_head import is_own
 
     if not model:
         return
     _check_type(model, "model", "models")
-    if model["type"] is BEVFormer or any(each.get(model["type"]) is BEVFormer for each in named("models")):
+    ours = model["type"] is BEVFormer or any(each.get(model["type"]) is BEVFormer for each in named("models"))
+    if ours and not is_own(model.get("pts_bbox_head")):
         options = {key: value for key, value in model.items() if key not in ("preset", "options")}
         read_model(options, model.get("preset"), model.get("options") or ())
     else:
