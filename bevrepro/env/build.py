@@ -14,7 +14,7 @@ from typing import Any
 
 from bevrepro import __version__
 from bevrepro.core.errors import DiskError, UserError
-from bevrepro.core.paths import atomic_write_text
+from bevrepro.core.paths import atomic_write_text, cache_dir
 from bevrepro.env import layout, patching, patchset, selftest, steps, toolkit, wheels
 from bevrepro.env.digest import digest_of
 from bevrepro.env.job import Job, OnEvent, end_orphans
@@ -137,6 +137,13 @@ def _run(job: Job, number: int, step: Step) -> dict[str, Any]:
         with contextlib.suppress(DiskError):
             job.write_log(f"== {step.name} failed: {error.seen}")
         raise
+    except OSError as error:
+        raise DiskError(
+            f"{error.filename or job.work}: {error.strerror or error}",
+            f"In the step: {step.what}. The old environment was not touched.",
+            f"Free some space or mend the permissions ({cache_dir()} is the cache: BEVREPRO_CACHE), then run "
+            "the same command again: it goes on.",
+        ) from error
     done = {
         "name": step.name,
         "seconds": round(time.monotonic() - started_s, 3),

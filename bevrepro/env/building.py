@@ -4,6 +4,7 @@ What was built is kept in the cache under everything that decides about it, so t
 the same operators compiles nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ MANY = 8  # C++ files from which a precompiled header pays
 HEADER = "torch/types.h"
 # Named, because setuptools 75.7 and newer leave out Python's own flags where CFLAGS is set.
 OPTIMIZED = "-O3 -fwrapv -DNDEBUG"
+PLAIN = re.compile(r"[\w./+@,~-]+")  # of a path that compilers, their flags and ninja take as one word
 NINJA = re.compile(r"^\[(\d+)/(\d+)\]")
 SUM = "sha256"  # of the wheel beside it
 EPOCH = "315532800"  # 1980, the earliest date that a zip file knows
@@ -100,7 +102,13 @@ def install_built(job: Job) -> None:
 
 
 def check_compiler(job: Job) -> None:
-    """MachineError where there is no C++ compiler, or no headers of this Python."""
+    """MachineError where there is no C++ compiler, no headers of this Python, or no path for compilers."""
+    if not PLAIN.fullmatch(str(job.work)):
+        raise MachineError(
+            f"compilers stumble over the path of the cache: {cache_dir()}",
+            "Of a path with spaces or quotes their flags make several words; what is compiled lies there.",
+            "BEVREPRO_CACHE=/var/tmp/bevrepro in front of the same command: it goes on",
+        )
     own = _toolkit(job) if job.plan.target.cuda else {}
     compiler = own.get("CXX") or os.environ.get("CXX") or "c++"
     if proc.which(compiler.split()[0]) is None:
@@ -258,18 +266,22 @@ def _wheel_in(folder: Path) -> Path | None:
 
 
 def _sound(folder: Path) -> Path | None:
-    """The wheel that was kept there, unless it is not what was compiled any more."""
-    wheel = _wheel_in(folder)
-    noted = read_text(folder / SUM) if wheel else None
-    return wheel if wheel and noted is not None and noted.strip() == sha256_of(wheel) else None
+    """The wheel that was kept there, unless it is not what was compiled any more, or not alone: uv, which
+    asks by name and version, could take the other.
+    """
+    found = sorted(folder.glob("*.whl"))
+    noted = read_text(folder / SUM) if len(found) == 1 else None
+    return found[0] if noted is not None and noted.strip() == sha256_of(found[0]) else None
 
 
 def _keep(wheel: Path, folder: Path) -> None:
-    """Into the cache, whole or not at all, with its sha256."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Into the cache, whole or not at all, with its sha256; alone, since the installer asks by name."""
     part = folder / f".{wheel.name}.{os.getpid()}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(wheel, part)
+        for other in folder.glob("*.whl"):
+            other.unlink()
         os.replace(part, folder / wheel.name)
         atomic_write_text(folder / SUM, f"{sha256_of(wheel)}\n")
     except OSError as error:
@@ -279,7 +291,8 @@ def _keep(wheel: Path, folder: Path) -> None:
             "Free some space, then run the same command again.",
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _failed(job: Job, pin: Pin, status: int, text: str) -> UserError:

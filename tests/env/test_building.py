@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bevrepro.core.errors import DataError, MachineError
+from bevrepro.core.errors import DataError, DiskError, MachineError
 from bevrepro.env import _cxx_child, build_variables, building, sdists, selftest, steps, target
 from bevrepro.env.index import Index
 from bevrepro.env.lockfile import Pin
@@ -232,6 +232,35 @@ def pin_of(path, *hashes):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("BEVREPRO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["my cache", "it's", "a$b", "x;y", "ünï-1.0_+"])
+def test_a_cache_whose_path_compilers_take_apart_is_named(job, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    job.work = tmp_path / name
+    said = "no C\\+\\+ compiler" if name.startswith("ü") else "stumble over the path of the cache"
+    with pytest.raises(MachineError, match=said):
+        building.check_compiler(job)
+
+
+def test_a_wheel_that_is_not_alone_is_built_again_and_then_is(tmp_path):
+    """Two of one name and version: uv could take the other, and the first by name would never be sound."""
+    kept, wheel = tmp_path / "kept", tmp_path / "g-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"compiled")
+    building._keep(wheel, kept)
+    assert building._sound(kept).read_bytes() == b"compiled"
+    (kept / "aaa-1.0-py3-none-any.whl").write_bytes(b"stranger")
+    assert building._sound(kept) is None
+    building._keep(wheel, kept)
+    assert building._sound(kept).name == wheel.name
+
+
+def test_a_place_in_the_cache_that_cannot_be_used_is_said(tmp_path):
+    wheel, kept = tmp_path / "g-1.0-py3-none-any.whl", tmp_path / "kept"
+    wheel.write_bytes(b"compiled")
+    kept.write_text("a file")
+    with pytest.raises(DiskError, match="could not keep g-1.0.*File exists"):
+        building._keep(wheel, kept)
 
 
 def test_an_sdist_is_found_in_a_folder_and_then_in_the_cache(tmp_path, cache):

@@ -248,6 +248,16 @@ def test_an_sdist_is_built_without_isolation_and_only_once(world, prefix, tmp_pa
 
 
 @SLOW
+def test_a_cache_that_cannot_be_used_is_said_and_another_goes_on(world, prefix, tmp_path):
+    add_sdist(world)
+    (tmp_path / "taken").write_text("a file")
+    code, _, err = world.build(prefix, BEVREPRO_CACHE=str(tmp_path / "taken"))
+    assert code == 8 and "taken/work" in err and "Not a directory" in err and "BEVREPRO_CACHE" in err
+    code, _, err = world.build(prefix)
+    assert code == 0 and "done before" in err, err
+
+
+@SLOW
 def test_without_a_compiler_the_sentence_says_what_to_install(world, prefix, tmp_path):
     add_sdist(world, **{"tool.cpp": "int main() {}\n"})
     code, _, err = world.build(prefix, CXX="no-such-compiler")
