@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from bevrepro import facts
 from bevrepro.core.machine import Machine
 from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
-from bevrepro.doctor.versions import older
+from bevrepro.doctor.versions import kernel_older, older
 
 # "ip[%ifname]": HCCL's own form. The network's name may hold what Linux allows.
 IPV4 = r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)"
@@ -31,6 +31,18 @@ def _nccl_wsl(machine: Machine) -> Iterator[Verdict]:
         yield warn(
             f"NCCL {torch.nccl}, and /sys/class/pci_bus does not lead to {unseen[0].bus_id}",
             f"Mount /sys into the container, or use NCCL {first_ok} or newer.",
+        )
+
+
+def _kernel(machine: Machine) -> Iterator[Verdict]:
+    """Never more than information: the cause was not found, and clusters train on 4.18 for years."""
+    oldest, host = facts.row("dist", "kernel-hang")["oldest"], machine.host
+    several = len(machine.cuda.gpus or ()) > 1
+    if several and host.system == "Linux" and host.wsl == 0 and kernel_older(host.kernel, oldest):
+        yield info(
+            f"kernel {host.kernel}, and several GPUs; Hugging Face's accelerate warns below {oldest}",
+            "Where processes of one run wait for each other without end, try NCCL_SHM_DISABLE=1 or a newer "
+            "kernel before you look in the training.",
         )
 
 
@@ -110,6 +122,10 @@ CHECKS = (
     Check("nccl-old-wsl", "dist", "NCCL against WSL2 and the GPUs' place in /sys",
           "Even one GPU stops with 'NCCL error: unhandled system error': NCCL cannot find its PCI path.",
           _nccl_wsl, (issue("NVIDIA/nccl", 442), issue("NVIDIA/nccl", 511))),
+    Check("kernel-hang", "dist", "the kernel's version, where there are several GPUs",
+          "It is reported that processes hang when they wait for each other; the cause is not known "
+          "(unverified).", _kernel,
+          (issue("huggingface/accelerate", 1929), issue("modelscope/ms-swift", 283))),
     Check("port-in-use", "dist", "the ports that launchers take",
           "The launcher stops with 'Address already in use'.", _ports),
     Check("gpu-occupied", "dist", "programs that hold a GPU's memory",

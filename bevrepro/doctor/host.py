@@ -6,7 +6,7 @@ from bevrepro import facts
 from bevrepro.core.machine import Host, Machine
 from bevrepro.core.units import GIB, MIB, size
 from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
-from bevrepro.doctor.versions import older
+from bevrepro.doctor.versions import kernel_older, older
 
 WSL_CONFIG = "https://learn.microsoft.com/en-us/windows/wsl/wsl-config"
 WINDOWS_FILESYSTEMS = ("9p", "drvfs", "v9fs")
@@ -31,6 +31,17 @@ def _wsl1(machine: Machine) -> Iterator[Verdict]:
             "Convert the distribution to WSL2, from Windows.",
             "wsl.exe --list --verbose",
             "wsl.exe --set-version <distribution> 2",
+        )
+
+
+def _wsl_kernel(machine: Machine) -> Iterator[Verdict]:
+    oldest, kernel = facts.row("needs", "wsl-kernel")["oldest"], machine.host.kernel
+    if machine.host.wsl == 2 and kernel_older(kernel, oldest):
+        yield warn(
+            f"WSL2's kernel is {kernel}; CUDA in WSL2 asks for {oldest} or newer",
+            "Update WSL, from Windows; a kernel of your own in .wslconfig has to be built anew.",
+            "wsl.exe --update",
+            "wsl.exe --shutdown",
         )
 
 
@@ -158,6 +169,9 @@ CHECKS = (
     Check("host-wsl1", "host", "WSL1 or WSL2",
           "WSL1 has no Linux kernel: no GPU, no FUSE, no containers.", _wsl1,
           ("https://learn.microsoft.com/en-us/windows/wsl/compare-versions",)),
+    Check("wsl-kernel-old", "host", "WSL2's kernel",
+          "The GPU does not appear in WSL2, or CUDA fails with errors that name no cause.", _wsl_kernel,
+          ("https://learn.microsoft.com/en-us/windows/ai/directml/gpu-cuda-in-wsl",)),
     Check("host-libc", "host", "the C library",
           "torch's wheels do not load with another or an older C library.", _libc),
     Check("host-arch", "host", "the processor's architecture",

@@ -6,7 +6,7 @@ import pytest
 
 from bevrepro.core.machine import Cpu, Cuda, Disk, Gpu, Host, Machine, Package, Python, Toolkit, Torch
 from bevrepro.doctor.diagnose import diagnose
-from bevrepro.doctor.versions import major, older
+from bevrepro.doctor.versions import kernel_older, major, older
 
 GIB = 1 << 30
 GPU = (Gpu("NVIDIA A100", capability="8.0"),)
@@ -167,6 +167,35 @@ def test_a_file_system_without_inode_counts_is_not_full():
     disk = Disk("work", "/x", "btrfs", 100 * GIB, 90 * GIB, 0, 0, True)
     assert ids(host=Host(disks=(disk,))) == set()
     assert ids(host=Host(disks=(replace(disk, inodes_total=10**7),))) == {"inodes-low:warn"}
+
+
+@pytest.mark.parametrize(
+    "release, older",
+    [
+        ("4.18.0-553.el8_10.x86_64", True),
+        ("5.4.0-182-generic", True),
+        ("5.5.0-rc1", False),
+        ("6.18.44-fc-v669", False),
+        ("linux", None),
+        (None, None),
+    ],
+)
+def test_kernels_compare_by_their_numbers(release, older):
+    assert kernel_older(release, "5.5") is older
+
+
+@pytest.mark.parametrize("gpus, wsl, expected", [(2, 0, {"kernel-hang:info"}), (1, 0, set()), (2, 2, set())])
+def test_an_old_kernel_is_worth_a_word_where_several_gpus_wait_for_each_other(gpus, wsl, expected):
+    host = Host(system="Linux", kernel="5.4.0-182-generic", wsl=wsl)
+    assert {each for each in ids(host=host, cuda=Cuda(gpus=GPU * gpus)) if "hang" in each} == expected
+
+
+@pytest.mark.parametrize(
+    "kernel, expected",
+    [("5.10.16.3-microsoft-standard-WSL2", True), ("5.10.43.3-mine", False), ("mine", False)],
+)
+def test_wsl2_has_to_have_a_kernel_that_cuda_works_in(kernel, expected):
+    assert ("wsl-kernel-old:warn" in ids(host=Host(system="Linux", kernel=kernel, wsl=2))) is expected
 
 
 @pytest.mark.parametrize(

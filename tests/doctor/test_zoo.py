@@ -18,7 +18,7 @@ MACHINES = Path(__file__).parents[1] / "machines"
 # host -> "id:severity" in the registry's order
 EXPECTED = {
     "ci_vm_debian12": "gpu-none:info",
-    "a100_without_cuda_home": "cuda-home-unset:warn train-days:info torch-tf32:info",
+    "a100_without_cuda_home": ("cuda-home-unset:warn train-days:info torch-tf32:info kernel-hang:info"),
     "a100_newer_toolkit_and_gcc": (
         "cuda-mismatch:warn gcc-too-new:warn gpu-memory:info train-days:info torch-tf32:info"
     ),
@@ -93,7 +93,7 @@ EXPECTED = {
         "gpu-arch-nvcc:warn gpu-memory:info train-days:info torch-no-kernels:fail openmmlab-range:fail "
         "ext-no-kernels:fail setuptools-pkg-resources:warn weights-only:warn"
     ),
-    "wsl2_old_nccl": "gpu-memory:info torch-tf32:info nccl-old-wsl:fail",
+    "wsl2_old_nccl": "wsl-kernel-old:warn gpu-memory:info torch-tf32:info nccl-old-wsl:fail",
     "laptop_without_gpu": "gpu-none:info",
     "seed000_conda_cuda_12_4": (
         "cuda-mismatch:warn cuda-headers-missing:warn train-days:info torch-tf32:info yapf-verify:fail "
