@@ -25,7 +25,7 @@ import torch
 
 from .atomic import write_atomically
 from .config import PRESETS, Config
-from .errors import ConfigError
+from .errors import ConfigError, UserError
 from .memory import OutOfMemory, give_back, is_out_of_memory
 from .provenance import code_record
 from .record import host_summary, now_text, versions
@@ -227,7 +227,23 @@ def _round(
         else:
             found.get(name, []).append(value)
         if name in failed:  # only now does nothing hold the frames of what failed
-            give_back()
+            recover(name, failed[name])
+
+
+class GpuLost(UserError):
+    """An error of the GPU that stays, an illegal address for one: every later call of the process fails."""
+
+
+def recover(who: str, why: str) -> None:
+    """Give back what a contender that failed held.  Raises GpuLost where the GPU went with it: the others
+    would fail in its place, and what is measured so far would be said to be theirs.
+    """
+    try:
+        give_back()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+    except RuntimeError as error:
+        raise GpuLost("%s broke the GPU for this process: %s" % (who, why)) from error
 
 
 def reason(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from .bench_common import (
     preset_of,
     ratio,
     reason,
+    recover,
     row,
     seconds_of,
     short_name,
@@ -43,7 +44,6 @@ from .bench_models import (
     told,
 )
 from .config import Config, override
-from .memory import give_back
 from .nominal import ImageSize, nominal_frame
 from .talk import Talk
 from .types import Frame
@@ -140,8 +140,8 @@ def measure(
             if outputs is not None and who != PLAIN:
                 facts[who]["apart"] = {name: apart(found[name], outputs[name]) for name in outputs}
         del contender
-        give_back()
         save(rows_of({}))
+        recover(who, lost.get(who, "no error until it was waited for"))
     once = dataclasses.replace(protocol, warm_up=0)  # `described` and what came after it ran them
     rows = rows_of(compete(works, device, once, lost, lambda so_far: save(rows_of(so_far))))
     for line in told(rows):

@@ -16,13 +16,12 @@ import torch
 from torch import nn
 
 from .amp import Precision
-from .bench_common import reason
+from .bench_common import reason, recover
 from .bench_pair import with_spread_sampling
 from .bench_plain import plain_twin
 from .config import Config, override
 from .detector import BEVFormer, build_model
 from .errors import ConfigError
-from .memory import give_back
 from .nominal import ImageSize, image_size
 from .rungs import apply_rungs, rungs_for
 
@@ -135,7 +134,7 @@ def made_one_by_one(
         if made:
             yield made.pop()  # whoever takes it decides how long it lives
         else:
-            give_back()
+            recover(name, absent["%s, %s" % (case, name)])
 
 
 def model_bytes(model: nn.Module) -> int:

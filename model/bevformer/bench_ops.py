@@ -26,13 +26,13 @@ from .bench_common import (
     preset_of,
     ratio,
     reason,
+    recover,
     row,
     seconds_of,
     take_turns,
 )
 from .bench_contenders import BASELINE, NAMES, contenders
 from .errors import ConfigError
-from .memory import give_back
 from .ops.backends import RESAMPLING, Backend
 from .saved import SavedBytes
 from .talk import Talk
@@ -94,13 +94,15 @@ def main(argv: Sequence[str], talk: Talk) -> int:
     for done, (config, kind, dtype) in enumerate(wanted, 1):
         case = make_case(config, kind, DTYPES[dtype], device)
         bound = (LAYER_BOUNDS if kind == LAYER else BOUNDS)[dtype]
-        found, failed = measure(case, backends, bound, device, protocol, talk)
-        rows += found
-        absent.update(("%s, %s" % (case.name, name), why) for name, why in failed.items())
-        del case
         more = dict(protocol=protocol.told(), about=ABOUT, cases_left=len(wanted) - done)
-        result = finish(header, rows, ratios(rows, device), absent, **more)
-        keep(result, args.out)
+        failed: Dict[str, str] = {}
+        try:
+            rows += measure(case, backends, bound, device, protocol, talk, failed)
+        finally:  # also where the GPU is lost
+            absent.update(("%s, %s" % (case.name, name), why) for name, why in failed.items())
+            result = finish(header, rows, ratios(rows, device), absent, **more)
+            keep(result, args.out)
+        del case
     return deliver(result, args.out, talk)
 
 
@@ -111,18 +113,18 @@ def measure(
     device: torch.device,
     protocol: Protocol,
     talk: Talk,
-) -> Tuple[Rows, Dict[str, str]]:
-    """The rows of a case, and why a contender has none."""
+    failed: Dict[str, str],
+) -> Rows:
+    """The rows of a case; `failed` takes why a contender has none.  Raises GpuLost."""
     exact, exact_gradients = exact_results(case)
     facts: Dict[str, Dict[str, Dict[str, Any]]] = {}
-    failed: Dict[str, str] = {}
     for name, backend in backends.items():
         try:
             facts[name] = check(case, backend, exact, exact_gradients, bound, device)
         except Exception as error:  # what another's operator cannot do is a result, not the end of the run
             failed[name] = reason(error)
         if name in failed:
-            give_back()
+            recover(name, failed[name])
     del exact, exact_gradients
     runs = {name: _run(case, backends[name], device) for name in facts}
     rows: Rows = []
@@ -134,7 +136,7 @@ def measure(
             values = [each[what] for each in rounds]
             rows.append(row(case.name, what, name, values, **facts[name].get(what, {})))
         talk.note(told(rows[-3:]))
-    return rows, failed
+    return rows
 
 
 def told(rows: Rows) -> str:

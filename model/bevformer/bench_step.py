@@ -33,6 +33,7 @@ from .bench_common import (
     preset_of,
     ratio,
     reason,
+    recover,
     row,
     seconds_of,
     short_name,
@@ -51,7 +52,7 @@ from .bench_models import (
 from .config import Config, override
 from .gradients import build_gradients
 from .loading import Drawn, Loader
-from .memory import forget_gradients, give_back
+from .memory import forget_gradients
 from .nominal import ImageSize, nominal_sample
 from .optim import build_optimizer, set_lr
 from .plan import peak_memory
@@ -170,8 +171,8 @@ def measure(
             lost[who] = reason(error)
         talk.note("%s, %s: %s" % (case, who, facts.get(who) or lost[who]))
         del contender
-        give_back()
         save(rows_of({}))
+        recover(who, lost.get(who, "no error until it was waited for"))
     works: Dict[str, Step] = {}
     for contender in made_one_by_one(config, list(facts), device, True, absent, case):
         works[contender.who] = stepper(contender, sample, device)[0]

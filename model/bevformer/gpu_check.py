@@ -11,6 +11,7 @@ exit code is 1 when the numbers are wrong or were not compared; a missed goal of
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ SECONDS = 520.0  # of 600 that the machine's tool gives, and less than the nine 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 Run = Callable[[Sequence[str], float], Ended]
 OTHERS = ("mmcv", "deformops")  # in 16 bits they round where samples lie
+RAISED = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): ")  # first line of what a traceback ends with
 DONE, FAILED, CUT, LEFT_OUT, MISSING = "done", "failed", "cut off", "no time left", "not possible here"
 
 
@@ -129,7 +131,7 @@ def tried(
             why="after %.0f s%s" % (limit_s, "; what it had is kept" * bool(entry["found"])),
         )
     if ended.code != 0 or trouble:
-        return dict(entry, status=FAILED, why=trouble or last_line(ended))
+        return dict(entry, status=FAILED, why=trouble or last_line(ended, part))
     return dict(entry, status=DONE, why="" if part.writes else last_words(ended))
 
 
@@ -151,8 +153,11 @@ def read_found(path: str, part: Part, ended: Ended) -> Tuple[Optional[Dict[str, 
         return None, "what it wrote cannot be read: %s" % error
 
 
-def last_line(ended: Ended) -> str:
-    return "exit code %s: %s" % (ended.code, last_words(ended))
+def last_line(ended: Ended, part: Part) -> str:
+    """CUDA's errors have several lines, of which the last says how to compile torch."""
+    raised = [line for line in ended.tail.splitlines() if RAISED.match(line)]
+    said = raised[-1].strip()[:200] if raised and part.writes else last_words(ended)
+    return "exit code %s: %s" % (ended.code, said)
 
 
 def last_words(ended: Ended) -> str:
@@ -246,8 +251,10 @@ def verdict(result: Dict[str, Any]) -> str:
 
 
 def _told(entry: Dict[str, Any]) -> str:
-    """The part, and what of it is wrong or was not compared."""
-    lists = (("wrong", wrong(entry, of_others=False)), ("not compared", unshown(entry)))
+    """The part, what of it is wrong or was not compared, and the first reason there is."""
+    lists = [("wrong", wrong(entry, of_others=False)), ("not compared", unshown(entry))]
+    absent = (entry["found"] or {}).get("absent", {})
+    lists.append(("since", [why for key, why in absent.items() if key.split(", ")[-1] in entry["shows"]][:1]))
     found = ["%s: %s" % (title, ", ".join(names[:6])) for title, names in lists if names]
     return "%s (%s)" % (entry["name"], "; ".join(found)) if found else str(entry["name"])
 

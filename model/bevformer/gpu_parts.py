@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence, Tuple
 
 TAIL = 3000  # characters of a part's output that are kept
+TF32 = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"  # 1 in NVIDIA's containers: products of fp32 keep 10 bits then
 GPU_MARK = "pytest.mark.gpu"
 
 
@@ -112,6 +113,7 @@ def run_part(command: Sequence[str], limit_s: float) -> Ended:
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONUNBUFFERED="1")
+    environment.pop(TF32, None)
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
             list(command),

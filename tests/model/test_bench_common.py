@@ -61,6 +61,22 @@ def test_a_contender_that_fails_is_out_and_the_others_go_on_and_are_told_of_each
         bench_common.take_turns({"a": failing}, Protocol())
 
 
+def test_a_contender_that_breaks_the_gpu_ends_the_turns_and_is_named(monkeypatch):
+    def gone():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(bench_common, "give_back", gone)
+    with pytest.raises(bench_common.GpuLost, match="^a broke the GPU for this process: ValueError: its own$"):
+        bench_common.take_turns({"a": failing_with("its own"), "b": lambda: 2}, Protocol(), {})
+
+
+def failing_with(words):
+    def fails():
+        raise ValueError(words)
+
+    return fails
+
+
 def test_times_are_seconds_of_the_clock():
     times = bench_common.compete({"a": lambda: None}, CPU, Protocol(repeats=2, least=2))
     assert len(times["a"]) == 2 and all(0 <= each < 1 for each in times["a"])

@@ -8,7 +8,7 @@ import types
 import pytest
 import torch
 
-from bevformer import bench_cases, bench_contenders, bench_ops
+from bevformer import bench_cases, bench_common, bench_contenders, bench_ops
 from bevformer.bench_common import preset_of
 from bevformer.bench_plain import plain_deform_attn
 from bevformer.bench_read import read
@@ -57,6 +57,21 @@ def test_a_contender_that_fails_is_named_and_the_others_go_on(tmp_path, heard, m
     bench_ops.main([*WORDS, "--out", str(out)], heard)
     assert set(by_who(out, "forward")) == {"reference"}
     assert read(str(out))["absent"] == {"micro decoder, mmcv": "RuntimeError: no kernel image is available"}
+
+
+def test_what_broke_the_gpu_is_in_the_file_with_what_was_measured_before(tmp_path, heard, monkeypatch):
+    def broken(*inputs):
+        monkeypatch.setattr(bench_common, "give_back", broken)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    both = {"reference": REFERENCE, "triton": dataclasses.replace(REFERENCE, name="triton")}
+    both["triton"] = dataclasses.replace(both["triton"], temporal_attn=broken)
+    monkeypatch.setattr(bench_ops, "contenders", lambda device_type, names: (both, {}))
+    out = tmp_path / "ops.json"
+    with pytest.raises(bench_common.GpuLost, match="triton broke the GPU"):
+        bench_ops.main([*WORDS[:3], "decoder", "temporal", "--repeats", "1", "--out", str(out)], heard)
+    assert set(by_who(out, "forward")) == {"reference", "triton"}
+    assert "illegal memory access" in read(str(out))["absent"]["micro temporal, triton"]
 
 
 def facts_of(kind, dtype, backend):

@@ -166,6 +166,22 @@ def test_the_last_line_of_a_failed_part_is_told(check):
     )
 
 
+CUDA_SAYS = """Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+torch.AcceleratorError: CUDA error: an illegal memory access was encountered
+CUDA kernel errors might be asynchronously reported at some other API call.
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
+"""
+
+
+def test_of_an_error_with_several_lines_the_first_is_told():
+    step, tests = PARTS[2], PARTS[3]
+    assert "an illegal memory access was encountered" in gpu_check.last_line(Ended(1, CUDA_SAYS), step)
+    assert gpu_check.last_line(Ended(6, "seen\ndo\n"), step) == "exit code 6: do"
+    words = CUDA_SAYS + "1 failed, 2 passed\n"
+    assert gpu_check.last_line(Ended(1, words), tests) == "exit code 1: 1 failed, 2 passed"
+
+
 @pytest.mark.parametrize(
     "machine, wanted",
     [
@@ -196,6 +212,9 @@ def test_what_is_wrong_and_what_was_not_compared_is_told(check):
     assert "ops (wrong: base spatial, forward, triton" in check(Machine({"ops": operators(right=False)}))[2]
     said = check(Machine({"ops": operators(shows=SHOWS[:1])}))[2]
     assert "ops (not compared: base spatial, triton deterministic)" in said
+    absent = {"mmcv": "no module", "triton": "RuntimeError: Failed to find C compiler."}
+    said = check(Machine({"ops": operators(shows=SHOWS[1:], absent=absent)}))[2]
+    assert "; since: RuntimeError: Failed to find C compiler.)" in said
 
 
 GPU_PARTS = {each.name: each for each in gpu_parts.parts_for("cuda", gpu_check.ROOT)}
@@ -289,6 +308,12 @@ def test_a_child_is_stopped_at_its_limit_and_its_words_are_kept():
     hanging = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
     assert gpu_parts.run_part(hanging, 1.0) == Ended(None, "begun\n")
     assert gpu_parts.run_part([sys.executable, "-c", "raise SystemExit(3)"], 20.0).code == 3
+
+
+def test_products_of_fp32_are_fp32_in_nvidias_containers_too(monkeypatch):
+    monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
+    asking = "import os; print(os.environ.get('TORCH_ALLOW_TF32_CUBLAS_OVERRIDE'))"
+    assert gpu_parts.run_part([sys.executable, "-c", asking], 20.0).tail == "None\n"
 
 
 def test_the_file_is_named_after_gpu_and_day(tmp_path, monkeypatch):
