@@ -1,21 +1,31 @@
-"""Which compiled code runs on which GPU (facts/torch.toml, row cubin-rule)."""
+"""Which compiled code runs on which GPU (facts/torch.toml, rows cubin-rule and suffix-rule)."""
 
+import re
 from collections.abc import Iterable
+
+NAME = re.compile(r"(\d+)\.(\d+)([af]?)")
 
 
 def runs_on(architectures: Iterable[str], ptx: Iterable[str], capability: str) -> bool | None:
     """Whether a GPU of `capability` ("8.6") has code to run; None where that is unreadable.
 
-    A cubin for X.y runs on X.z with z >= y; PTX for X.y can be compiled for everything from X.y on.
+    A cubin for X.y runs on X.z with z >= y; PTX for X.y can be compiled for everything from X.y on. Both for
+    X.ya ("9.0a") serve X.y alone, and for X.yf its family: X.z with z >= y.
     """
-    gpu = _pair(capability)
-    cubins, intermediate = [*map(_pair, architectures)], [*map(_pair, ptx)]
-    if gpu is None or None in cubins or None in intermediate:
+    gpu, cubins, intermediate = NAME.fullmatch(capability), _names(architectures), _names(ptx)
+    if gpu is None or gpu[3] or cubins is None or intermediate is None:
         return None
-    same_major = any(each is not None and each[0] == gpu[0] and each[1] <= gpu[1] for each in cubins)
-    return same_major or any(each is not None and each <= gpu for each in intermediate)
+    major, minor = int(gpu[1]), int(gpu[2])
+    exact = any(code == (major, minor, "a") for code in (*cubins, *intermediate))
+    family = any(
+        code[0] == major and code[1] <= minor
+        for code in (*cubins, *(each for each in intermediate if each[2] == "f"))
+        if code[2] != "a"
+    )
+    return exact or family or any(code[:2] <= (major, minor) for code in intermediate if not code[2])
 
 
-def _pair(version: str) -> tuple[int, int] | None:
-    major, _, minor = version.partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+def _names(names: Iterable[str]) -> list[tuple[int, int, str]] | None:
+    found = [NAME.fullmatch(name) for name in names]
+    read = [(int(each[1]), int(each[2]), each[3]) for each in found if each is not None]
+    return read if len(read) == len(found) else None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from bevrepro import facts
 from bevrepro.core.machine import Machine
-from bevrepro.doctor.architectures import runs_on
+from bevrepro.doctor.architectures import NAME, runs_on
 from bevrepro.doctor.check import Check, Verdict, fail, info, issue, warn
 from bevrepro.doctor.versions import major, older
 
@@ -165,7 +165,7 @@ def _arch_nvcc(machine: Machine) -> Iterator[Verdict]:
 def _arch_list(machine: Machine) -> Iterator[Verdict]:
     listed = machine.host.variable("TORCH_CUDA_ARCH_LIST")
     entries = (listed or "").replace(";", " ").split()
-    if not entries or not all(each.removesuffix("+PTX").replace(".", "").isdigit() for each in entries):
+    if not entries or not all(NAME.fullmatch(each.removesuffix("+PTX")) for each in entries):
         return  # unset, or names such as Ampere
     cubins = [each.removesuffix("+PTX") for each in entries]
     ptx = [each.removesuffix("+PTX") for each in entries if each.endswith("+PTX")]

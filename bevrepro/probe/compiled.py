@@ -80,7 +80,7 @@ class Linker:
         return bool(FOREIGN.match(name)) or loaded or self.find(name, search) is not None
 
 
-def _listed(folder: Path) -> tuple[frozenset[int], frozenset[int]] | None:
+def _listed(folder: Path) -> tuple[frozenset[str], frozenset[str]] | None:
     try:
         with Elf(folder / "libtorch_python.so") as elf:
             return listed_by_torch(elf)

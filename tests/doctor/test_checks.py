@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bevrepro.core.machine import Cpu, Cuda, Disk, Gpu, Host, Machine, Package, Python, Toolkit, Torch
+from bevrepro.doctor.architectures import runs_on
 from bevrepro.doctor.diagnose import diagnose
 from bevrepro.doctor.versions import kernel_older, major, older
 
@@ -167,6 +168,36 @@ def test_a_file_system_without_inode_counts_is_not_full():
     disk = Disk("work", "/x", "btrfs", 100 * GIB, 90 * GIB, 0, 0, True)
     assert ids(host=Host(disks=(disk,))) == set()
     assert ids(host=Host(disks=(replace(disk, inodes_total=10**7),))) == {"inodes-low:warn"}
+
+
+@pytest.mark.parametrize(
+    "cubins, ptx, capability, expected",
+    [
+        (["8.0"], [], "8.6", True),
+        (["8.6"], [], "8.0", False),
+        (["8.0"], ["8.0"], "12.0", True),
+        (["9.0a"], [], "9.0", True),
+        (["10.0a"], [], "10.3", False),  # that GPU alone
+        (["9.0a"], ["9.0a"], "12.0", False),  # no newer one can compile this PTX
+        (["10.0f"], ["10.0f"], "10.3", True),
+        (["10.3f"], [], "10.0", False),
+        (["10.0f"], ["10.0f"], "12.0", False),  # another family
+        (["10.0a", "10.0"], [], "10.3", True),
+        (["12.0x"], [], "12.0", None),
+        (["9.0"], [], "9.0a", None),
+    ],
+)
+def test_code_runs_where_nvidia_says_so(cubins, ptx, capability, expected):
+    assert runs_on(cubins, ptx, capability) is expected
+
+
+@pytest.mark.parametrize("listed, warned", [("10.0a", True), ("10.0f", False), ("10.0a;10.3", False)])
+def test_an_arch_list_of_suffixed_names_is_judged_as_well(listed, warned):
+    host, cuda = (
+        Host(environment={"TORCH_CUDA_ARCH_LIST": listed}),
+        Cuda(gpus=(Gpu("B300", capability="10.3"),)),
+    )
+    assert ("arch-list-gpu:warn" in ids(host=host, cuda=cuda)) is warned
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,21 @@ def compile_library(path: Path, code: str, *options: str) -> Path:
     return path
 
 
-def fatbin(*entries: tuple[int, int]) -> bytes:
-    """One fat binary of (kind, architecture) entries, each with 16 bytes of code."""
-    body = b"".join(struct.pack("<HHIQQIIQ24x", kind, 0x101, 64, 16, 0, 0, arch, 0) + bytes(16)
+def fatbin(*entries: tuple[int, int | str]) -> bytes:
+    """One fat binary of (kind, architecture: 80, "90a") entries, each with 16 bytes of code."""
+    body = b"".join(struct.pack("<HHIQQIIQQ16x", kind, 0x101, 64, 16, 0, 0, *named(arch)) + bytes(16)
                     for kind, arch in entries)  # fmt: skip
     return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
 
 
-def gpu_code(*architectures: int, ptx: tuple[int, ...] = ()) -> str:
+def named(architecture: int | str) -> tuple[int, int, int]:
+    """(number, a field nobody reads, flags), as nvcc 13.0 writes them."""
+    number = str(architecture).rstrip("af")
+    bits = {"": 0, "a": 1 << 20, "f": 1 << 21}[str(architecture)[len(number) :]]
+    return int(number), 0, 0x11 | bits
+
+
+def gpu_code(*architectures: int | str, ptx: tuple[int | str, ...] = ()) -> str:
     """C that puts a fat binary into .nv_fatbin."""
     data = fatbin(*((2, each) for each in architectures), *((1, each) for each in ptx))
     numbers = ",".join(map(str, data))

@@ -82,6 +82,17 @@ def test_architectures_come_from_the_fat_binaries(tmp_path):
 
 
 @needs_gcc
+def test_code_for_one_gpu_or_family_is_told_from_the_plain_architecture(tmp_path):
+    path = compile_library(
+        tmp_path / "liba.so", gpu_code(90, "90a", "100f", "120a", 120, ptx=("100f", "120a"))
+    )
+    with Elf(path) as elf:
+        found = read_fatbin(elf)
+    assert found.architectures == ("9.0", "9.0a", "10.0f", "12.0", "12.0a")
+    assert found.intermediate == ("10.0f", "12.0a")
+
+
+@needs_gcc
 def test_a_few_parts_of_a_linked_in_library_are_not_torchs_architecture(tmp_path):
     path = compile_library(tmp_path / "liba.so", gpu_code(*[70] * 30, 75))
     with Elf(path) as elf:
