@@ -12,7 +12,7 @@ from mmdet.models.builder import DETECTORS, HEADS
 from mmdet3d.datasets.utils import get_loading_pipeline
 
 import mm_case
-from bevformer.errors import ConfigError
+from bevformer.errors import ConfigError, DataError
 from bevformer.mm import register
 from bevformer.mm.detector import BEVFormer
 from bevformer.mm.names import check
@@ -142,6 +142,27 @@ def test_a_step_without_a_type_is_named_by_the_data_set(tree):
 def test_steps_of_another_package_are_left_to_it(tree):
     tree.data.train.pipeline.append(dict(type="Albu", transforms=[dict(type="ShiftScaleRotate")]))
     check(tree)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(samples_per_gpu=1), "samples_per_gpu: not of a data set but of its loader"),
+        (dict(queue_lenght=3), "no argument queue_lenght\nClose to it: queue_length"),
+        (dict(queue_length=0), "queue_length = 0 cannot be honoured"),
+        (dict(queue_length=2.0), "queue_length = 2.0 cannot be honoured"),
+    ],
+)
+def test_what_the_data_set_does_not_take_is_named(tree, changes, said):
+    tree.data.train.update(changes)
+    with pytest.raises(ConfigError, match=said):
+        mmdet3d.datasets.build_dataset(tree.data.train)
+
+
+def test_an_infos_file_that_is_not_there_is_a_sentence(tree):
+    tree.data.train.ann_file = "nowhere.pkl"
+    with pytest.raises(DataError, match="cannot read nowhere.pkl(.|\n)*data prepare"):
+        mmdet3d.datasets.build_dataset(tree.data.train)
 
 
 def test_a_step_that_nobody_knows_is_named_by_the_data_set(tree):

@@ -3,6 +3,8 @@
 Read and checked as the bundled data set does it; images go through mmdet3d's pipeline.
 """
 
+import difflib
+import inspect
 import os
 import warnings
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -26,6 +28,7 @@ from .boxes import NEW, convention_of, from_mmdet3d, of_results
 from .names import check_pipeline
 
 BOXES = convention_of(mmdet3d.__version__)
+OF_A_LOADER = ("samples_per_gpu", "workers_per_gpu", "persistent_workers", "shuffle")  # upstream's data.val
 
 
 class CustomNuScenesDataset(NuScenesDataset):  # type: ignore[misc]
@@ -57,6 +60,9 @@ class CustomNuScenesDataset(NuScenesDataset):  # type: ignore[misc]
             raise ConfigError(
                 "box_type_3d = %r cannot be honoured" % options["box_type_3d"], "It is 'LiDAR'."
             )
+        if type(queue_length) is not int or queue_length < 1:
+            raise ConfigError("queue_length = %r cannot be honoured" % (queue_length,), "A queue has frames.")
+        _require_known(options)
         check_pipeline(pipeline or ())
         self.queue_length, self.bev_size, self.overlap_test = queue_length, bev_size, overlap_test
         super().__init__(pipeline=pipeline, classes=classes, **options)
@@ -160,6 +166,28 @@ class CustomNuScenesDataset(NuScenesDataset):  # type: ignore[misc]
             key.replace("pts_bbox", result_name, 1): float("nan") if value is None else float(value)
             for key, value in detail.items()
         }
+
+
+def _require_known(options: Mapping[str, Any]) -> None:
+    """Python's own error for an argument too many would not say whose it is.  DataError: no infos file."""
+    known = list(inspect.signature(NuScenesDataset.__init__).parameters)[1:]
+    strange = [name for name in options if name not in known]
+    if strange and all(name in OF_A_LOADER for name in strange):
+        raise ConfigError(
+            "%s: not of a data set but of its loader" % ", ".join(strange),
+            "mmdet's train_detector takes it out of data.val; build_dataset alone does not.",
+            "Before it: config.data.val.pop(%r)" % strange[0],
+        )
+    if strange:
+        near = difflib.get_close_matches(strange[0], [*known, "queue_length", "bev_size"], 2, 0.6)
+        raise ConfigError(
+            "CustomNuScenesDataset has no argument %s" % ", ".join(strange),
+            "Close to it: %s." % ", ".join(near) if near else "",
+            "Its arguments are queue_length, bev_size, overlap_test and those of mmdet3d's NuScenesDataset.",
+        )
+    ann_file = options.get("ann_file")
+    if isinstance(ann_file, str) and not os.path.exists(ann_file):
+        load_infos(ann_file)
 
 
 def _convention(results: Sequence[Any]) -> str:
