@@ -22,6 +22,7 @@ PARTS = {
     "attention": ("deformable attention", "grid_sample"),
     "dcn": ("deformable convolution", "plain torch"),
 }
+RUNG_OF = {"attention": "fused-attention"}
 
 
 def levers_record(
@@ -50,10 +51,17 @@ def levers_record(
 
 
 def levers_entries(
-    operators: Mapping[str, str], levers: Mapping[str, Any], device_type: str, processes: int = 1
+    operators: Mapping[str, str],
+    levers: Mapping[str, Any],
+    device_type: str,
+    processes: int = 1,
+    rungs: Sequence[str] = (),
 ) -> List[Dict[str, Any]]:
-    """For the ledger.  operators: of `operators_record`; levers: of `levers_record`."""
-    found = [*_of_operators(operators, device_type), *_of_levers(levers, processes)]
+    """For the ledger.  operators: of `operators_record`; levers: of `levers_record`; rungs: those in use, of
+    which each has an entry of its own.
+    """
+    chosen = {part: name for part, name in operators.items() if RUNG_OF.get(part) not in rungs}
+    found = [*_of_operators(chosen, device_type), *_of_levers(levers, processes)]
     return [dict(ledger_entry(what, effect, why), lever=lever) for lever, what, effect, why in found]
 
 

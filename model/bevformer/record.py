@@ -161,7 +161,11 @@ class RunKeeper:
         )
         self._session = _session(options, job, preflight)
         self.ledger += levers_entries(
-            self._session["operators"], self._session["levers"], job.device.type, job.ranks.processes
+            self._session["operators"],
+            self._session["levers"],
+            job.device.type,
+            job.ranks.processes,
+            job.memory.rungs,
         )
         if len(hosts) > 1:
             self._session["hosts"] = [dict(host) for host in hosts]

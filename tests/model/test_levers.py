@@ -282,6 +282,13 @@ def test_what_is_computed_otherwise_than_upstream_is_in_the_ledger(device, opera
     assert all(entry["what"] in sentence for entry in entries)
 
 
+def test_an_operator_that_a_rung_of_the_memory_ladder_brought_has_its_entry_there():
+    entries = levers_entries(
+        {"attention": "cpp", "dcn": "cpp"}, PLAIN, "cpu", rungs=["sampling", "fused-attention"]
+    )
+    assert [entry["lever"] for entry in entries] == ["dcn"]
+
+
 @pytest.mark.parametrize("processes, effect", [(1, IDENTICAL), (2, IDENTICAL), (3, ROUNDING)])
 def test_a_common_buffer_rounds_otherwise_where_more_than_two_processes_add_up(processes, effect):
     (entry,) = levers_entries({}, dict(PLAIN, gradients="flat"), "cpu", processes)

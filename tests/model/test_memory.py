@@ -151,6 +151,16 @@ def test_a_rounding_rung_taken_in_the_preflight_equals_one_that_was_asked_for(tm
     assert [entry["rung"] for entry in rungs_in(tmp_path / "fallen")] == names.split(",")
 
 
+@pytest.mark.slow
+def test_an_operator_that_a_rung_brought_is_named_once(tmp_path, heard):
+    config = override(small_frames.config(1), ["ops.attention=reference"])
+    go(tmp_path, heard, steps=1, ranks=1, config=config, memory="fused-attention")
+    (session,) = run_json(tmp_path)["sessions"]
+    assert session["operators"]["attention"] != "reference"
+    named = [entry for entry in run_json(tmp_path)["ledger"] if "attention" in entry["what"]]
+    assert [entry.get("rung") for entry in named] == ["fused-attention"]
+
+
 def as_allowed(folder, heard, monkeypatch, refusals=0, **options):
     """`run_as_allowed` where so many preflights do not fit."""
     left = [OutOfMemory("out of memory in the preflight step", "", "")] * refusals
