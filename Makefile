@@ -20,9 +20,11 @@ venv:  ## Make .venv, or reuse it when it is up to date
 demo: venv  ## From nothing to a report with pictures (minutes, no GPU needed)
 	@$(VENV)/bevrepro demo $(ARGS)
 
-# A file's tests share what they set up, so they stay in one process.
+# A file's tests share what they set up, so they stay in one process. Files go by their names: the other order is
+# by the number of tests, and ends with files of one long test. What the tests' children import is compiled once.
+test test-slow: export PYTHONDONTWRITEBYTECODE =
 test: venv  ## Run the default tests, on up to four cores
-	@$(VENV)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(VENV)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: venv  ## Run the slow tests: a demo that has to learn, the real keyframe, full sizes (minutes)
 	@$(VENV)/python -m pytest -m slow -n 2 --dist loadfile $(if $(ARGS),$(ARGS),tests/data tests/drive tests/model)

@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,24 @@ def pytest_collection():
     """What is made now, ten thousand tests and torch, stays to the end: no search for garbage looks there."""
     gc.disable()
     yield
-    gc.freeze()
+    settle()
     gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Nor in what is imported later, where it is much, such as what torch's optimizers bring with them."""
+    if (nextitem is None or nextitem.path != item.path) and len(sys.modules) > settled[-1] + 200:
+        gc.collect()
+        settle()
+
+
+settled = []  # how many modules there were each time
+
+
+def settle():
+    settled.append(len(sys.modules))
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -67,9 +67,10 @@ def step_gib(memory):
     return memory["peak_gib"] - sum(memory["parts_gib"][part] for part in ("weights", "optimiser state"))
 
 
-@pytest.mark.parametrize("rungs", [(), all_rungs(preset("bevformer_micro"))])
-def test_the_peak_is_that_of_a_real_step_with_and_without_rungs(rungs):
+@pytest.mark.parametrize("which", ["without", "with"])
+def test_the_peak_is_that_of_a_real_step_with_and_without_rungs(which):
     """With numbers, losses and all, followed on the CPU."""
+    rungs = all_rungs(preset("bevformer_micro")) if which == "with" else ()
     config = override(preset("bevformer_micro"), ["ops.attention=reference"])
     model = build_model(config).train()
     apply_rungs(model, rungs)

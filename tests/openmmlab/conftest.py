@@ -4,6 +4,7 @@ Each has the marker `openmmlab`. Where there is no mmcv they cannot even be impo
 """
 
 import importlib.util
+import os
 import sys
 import types
 from pathlib import Path
@@ -27,7 +28,7 @@ def pytest_ignore_collect(collection_path, config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if HERE in Path(str(item.fspath)).parents:
+        if str(item.path).startswith(str(HERE) + os.sep):
             item.add_marker(pytest.mark.openmmlab)
 
 
