@@ -136,6 +136,8 @@ CASES = {
     **{"spatial %s" % levels: lambda levels=levels: spatial(levels) for levels in LEVELS},
     **{"spatial %s" % sizes: lambda sizes=sizes: spatial(sizes=sizes) for sizes in SIZES},
     **{"spatial %s" % seen: lambda seen=seen: spatial(seen=seen) for seen in SEEN},
+    "deform, rows over several blocks": lambda: deform("tiny", "long", queries=37),
+    "spatial, rows over several blocks": lambda: spatial("tiny", queries=37),
 }
 FEW = ["deform base", "temporal tiny", "spatial ragged"]
 
@@ -234,6 +236,18 @@ def test_offsets_that_no_integer_holds_stay_in_their_row(cpp, bad):
     assert torch.isnan(found[0][4, own]).all() != finite
     found[0][4, own] = expected[0][4, own]
     assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize("which", [1, 2], ids=["an offset", "a logit"])
+def test_gradients_that_are_not_numbers_stay_in_their_row_and_head(cpp, which):
+    function, inputs = deform("tiny", maps=1, queries=20)
+    inputs = [each.float() for each in inputs]
+    expected = results(cpp, function, inputs)[2:]
+    inputs[which].view(20, 8, -1)[5, 2, 3] = float("nan")
+    for ours, before in zip(results(cpp, function, inputs)[2:], expected):
+        assert torch.isnan(ours[0, 5, 2]).all()
+        ours[0, 5, 2] = before[0, 5, 2]
+        assert torch.equal(ours, before)
 
 
 def test_far_offsets_count_as_nothing(cpp):

@@ -22,6 +22,7 @@
 #include <cstring>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <type_traits>
 #include <unistd.h>
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -32,8 +33,8 @@
 
 namespace {
 
-constexpr int MAX_SAMPLES = 256;  // per row and head, filled up to PAD; base has 4 levels of 8
-constexpr int MAX_DEPTH = 1024;   // channels per head
+constexpr int MAX_SAMPLES = 256;  // that are placed together, filled up to PAD; base has 8 heads of 4 levels of 8
+constexpr int MAX_DEPTH = 1024;   // channels of the heads that are taken together
 constexpr int PAD = 16;           // floats of the widest vector: loops over samples have no rest
 #ifndef ROWS_PER_CHUNK
 #define ROWS_PER_CHUNK 64
@@ -161,6 +162,21 @@ INLINE typename Vec<A, W>::type load(const bf16* p) {
 template <class A, int W>
 INLINE void store(A* p, const typename Vec<A, W>::type& v) {
   memcpy(p, &v, sizeof v);
+}
+
+// Number i is number i ^ BY of v.
+template <class A, int W, int BY>
+INLINE typename Vec<A, W>::type swapped(const typename Vec<A, W>::type& v) {
+#if defined(__GNUC__) && !defined(__clang__)
+  typedef typename std::conditional<sizeof(A) == 4, int32_t, int64_t>::type I;
+  typename Vec<I, W>::type from;
+  for (int i = 0; i < W; ++i) from[i] = i ^ BY;
+  return __builtin_shuffle(v, from);
+#else
+  typename Vec<A, W>::type to;
+  for (int i = 0; i < W; ++i) to[i] = v[i ^ BY];
+  return to;
+#endif
 }
 
 template <class A, int W>
@@ -330,23 +346,27 @@ void run(void (*unit)(void*, int64_t), void* context, int64_t units, int64_t thr
 }
 
 template <class A>
-struct Samples {  // of one row and head; what lies behind the count stays 0
+struct Samples {  // of several heads of a row, or of a head of several; what lies behind them is never used
   alignas(64) A x[MAX_SAMPLES] = {}, y[MAX_SAMPLES] = {};  // offsets, in cells
   alignas(64) A logit[MAX_SAMPLES] = {};
-  alignas(64) A weight[MAX_SAMPLES] = {};              // after the softmax
+  alignas(64) A weight[MAX_SAMPLES];                   // after the softmax
   alignas(64) A fx[MAX_SAMPLES], fy[MAX_SAMPLES];      // where between its four cells a sample lies
   alignas(64) A w00[MAX_SAMPLES], w01[MAX_SAMPLES], w10[MAX_SAMPLES], w11[MAX_SAMPLES];
   alignas(64) int32_t cell[MAX_SAMPLES];               // the upper left one
   alignas(64) int32_t corners[MAX_SAMPLES];            // bits of those that exist: 1 upper left, 2 upper right, 4, 8
-  A poison = 0;                                        // 0, or NaN when a location or weight is not finite
+  alignas(64) A poison[MAX_SAMPLES];                   // 0, or NaN where one of the group is not finite
 };
 enum : int32_t { NO_CORNER = 0, ALL_CORNERS = 15 };
 
-// The samples first .. first + count - 1 of a row and head, and the levels that they belong to.
+// Samples that are placed together, as the few of one row and head would leave most of a vector, and the time
+// until its result is there, unused: `copies` groups of `count`, each of one row and head.  first: of these in
+// their row and head, whose other levels belong to another owner.
 struct Part {
   int64_t level, levels;
-  int first, count;
+  int first, count, copies;
 };
+
+int padded(int count) { return (count + PAD - 1) / PAD * PAD; }
 
 template <class A>
 struct Job {
@@ -355,43 +375,24 @@ struct Job {
   const int32_t* slot = nullptr;  // spatial backward: a visit's place in `pieces`, -1 where its row has no other
   A* pieces = nullptr;            // (slots, H, L * P, 3): gradients of x, y and logit
   std::atomic<int> failed{0};
-  alignas(64) A width[MAX_SAMPLES + PAD], height[MAX_SAMPLES + PAD];  // of each sample's level
-  alignas(64) int32_t line[MAX_SAMPLES + PAD];
 
-  explicit Job(const Call& c) : call(c), samples(int(c.levels * c.points_per_level)) {
-    for (int i = 0; i < MAX_SAMPLES + PAD; ++i) {
-      const int64_t level = i < samples ? i / c.points_per_level : 0;
-      line[i] = int32_t(c.level_w[level]);
-      width[i] = A(c.level_w[level]);
-      height[i] = A(c.level_h[level]);
-    }
+  explicit Job(const Call& c) : call(c), samples(int(c.levels * c.points_per_level)) {}
+
+  Part part(int64_t level, int64_t levels, int copies) const {
+    const int points = int(call.points_per_level);
+    return Part{level, levels, int(level) * points, int(levels) * points, copies};
   }
 
-  Part part(int64_t level, int64_t levels) const {
-    const int points = int(call.points_per_level), count = int(levels) * points;
-    return Part{level, levels, int(level) * points, count};
+  int heads_at_once() const {
+    int heads = int(call.heads);
+    while (heads > 1 && (call.heads % heads || heads * samples > MAX_SAMPLES || heads * call.depth > MAX_DEPTH))
+      --heads;
+    return heads;
   }
 };
 
-// A number known to the compiler, so that the loops over samples become a few instructions, or 0 and the number.
-template <int N>
-struct Count {
-  static constexpr int KNOWN = N;
-  int n;
-  INLINE operator int() const { return N ? N : n; }
-  INLINE int padded() const { return N ? N : (n + PAD - 1) / PAD * PAD; }
-};
-
-template <class Use>
-INLINE void with_count(int n, Use use) {
-  if (n == 4) return use(Count<4>{n});
-  if (n == 8) return use(Count<8>{n});
-  if (n == 32) return use(Count<32>{n});
-  use(Count<0>{n});
-}
-
-template <class A, class N>
-INLINE void read_row(const void* from, int64_t kind, int64_t start, N n, A* __restrict to) {
+template <class A>
+INLINE void read_row(const void* from, int64_t kind, int64_t start, int n, A* __restrict to) {
   if (kind == FLOAT32) {
     const float* p = static_cast<const float*>(from) + start;
     for (int i = 0; i < n; ++i) to[i] = A(p[i]);
@@ -404,8 +405,8 @@ INLINE void read_row(const void* from, int64_t kind, int64_t start, N n, A* __re
   }
 }
 
-template <class A, class N>
-INLINE void read_pairs(const void* from, int64_t kind, int64_t start, N n, A* __restrict x, A* __restrict y) {
+template <class A>
+INLINE void read_pairs(const void* from, int64_t kind, int64_t start, int n, A* __restrict x, A* __restrict y) {
   if (kind == FLOAT32) {
     const float* p = static_cast<const float*>(from) + start;
     for (int i = 0; i < n; ++i) x[i] = A(p[2 * i]), y[i] = A(p[2 * i + 1]);
@@ -418,8 +419,8 @@ INLINE void read_pairs(const void* from, int64_t kind, int64_t start, N n, A* __
   }
 }
 
-template <class A, class N>
-INLINE void write_row(void* to, int64_t kind, int64_t start, N n, const A* __restrict from) {
+template <class A>
+INLINE void write_row(void* to, int64_t kind, int64_t start, int n, const A* __restrict from) {
   if (kind == FLOAT32) {
     float* p = static_cast<float*>(to) + start;
     for (int i = 0; i < n; ++i) p[i] = float(from[i]);
@@ -432,8 +433,8 @@ INLINE void write_row(void* to, int64_t kind, int64_t start, N n, const A* __res
   }
 }
 
-template <class A, class N>
-INLINE void write_pairs(void* to, int64_t kind, int64_t start, N n, const A* __restrict x, const A* __restrict y) {
+template <class A>
+INLINE void write_pairs(void* to, int64_t kind, int64_t start, int n, const A* __restrict x, const A* __restrict y) {
   if (kind == FLOAT32) {
     float* p = static_cast<float*>(to) + start;
     for (int i = 0; i < n; ++i) p[2 * i] = float(x[i]), p[2 * i + 1] = float(y[i]);
@@ -446,66 +447,115 @@ INLINE void write_pairs(void* to, int64_t kind, int64_t start, N n, const A* __r
   }
 }
 
-// The sum, in halves: a chain of additions would wait for each.
-template <class A, int N>
-INLINE A sum_of(const A* x, Count<N> n) {
-  if constexpr (N == 0) {
-    A sum = x[0];
-    for (int i = 1; i < n; ++i) sum += x[i];
-    return sum;
-  } else {
-    A half[N];
-    for (int i = 0; i < N; ++i) half[i] = x[i];
+// The larger (or the sum) of the W numbers BY, 2 BY, ... apart, everywhere.
+template <class A, int W, int BY>
+INLINE typename Vec<A, W>::type top_across(typename Vec<A, W>::type v) {
+  if constexpr (BY > 0) {
+    const typename Vec<A, W>::type other = swapped<A, W, BY>(v);
+    return top_across<A, W, BY / 2>(other > v ? other : v);
+  }
+  return v;
+}
+template <class A, int W, int BY>
+INLINE typename Vec<A, W>::type sum_across(const typename Vec<A, W>::type& v) {
+  if constexpr (BY > 0) return sum_across<A, W, BY / 2>(v + swapped<A, W, BY>(v));
+  return v;
+}
+
+// W numbers of one or several groups of SIZE, or a group as several vectors.  Sums are taken in halves: a chain of
+// additions would wait for each.
+template <class A, int SIZE>
+struct Groups {
+  static constexpr int W = VECTOR_BYTES / int(sizeof(A));
+  static constexpr int N = SIZE > W ? SIZE / W : 1, LANES = SIZE > W ? W : SIZE;
+  typedef typename Vec<A, W>::type V;
+
+  static INLINE V top(const V* v) {
+    V half[N];
+    for (int k = 0; k < N; ++k) half[k] = v[k];
     for (int m = N / 2; m; m /= 2)
-      for (int i = 0; i < m; ++i) half[i] += half[i + m];
-    return half[0];
+      for (int k = 0; k < m; ++k) half[k] = half[k + m] > half[k] ? half[k + m] : half[k];
+    return top_across<A, W, LANES / 2>(half[0]);
+  }
+  static INLINE V sum(const V* v) {
+    V half[N];
+    for (int k = 0; k < N; ++k) half[k] = v[k];
+    for (int m = N / 2; m; m /= 2)
+      for (int k = 0; k < m; ++k) half[k] += half[k + m];
+    return sum_across<A, W, LANES / 2>(half[0]);
+  }
+};
+
+template <class Use>
+INLINE void with_size(int64_t size, Use use) {
+  if (size == 4) return use(std::integral_constant<int, 4>());
+  if (size == 8) return use(std::integral_constant<int, 8>());
+  if (size == 32) return use(std::integral_constant<int, 32>());
+  use(std::integral_constant<int, 0>());
+}
+
+// Softmax over each group of SIZE of the n numbers.
+template <class A, int SIZE>
+INLINE void softmax(const A* __restrict logit, A* __restrict x, int n) {
+  typedef Groups<A, SIZE> G;
+  for (int g = 0; g < padded(n); g += G::N * G::W) {
+    typename G::V v[G::N];
+    for (int k = 0; k < G::N; ++k) v[k] = load<A, G::W>(logit + g + k * G::W);
+    const typename G::V top = G::top(v);
+    for (int k = 0; k < G::N; ++k) {
+      store<A, G::W>(x + g + k * G::W, v[k] - top);
+      exp_of<G::W>(x + g + k * G::W);
+      v[k] = load<A, G::W>(x + g + k * G::W);
+    }
+    const typename G::V share = A(1) / G::sum(v);
+    for (int k = 0; k < G::N; ++k) store<A, G::W>(x + g + k * G::W, v[k] * share);
   }
 }
 
-template <class A, int N>
-INLINE A top_of(const A* x, Count<N> n) {
-  if constexpr (N == 0) {
-    A top = x[0];
-    for (int i = 1; i < n; ++i) top = x[i] > top ? x[i] : top;
-    return top;
-  } else {
-    A half[N];
-    for (int i = 0; i < N; ++i) half[i] = x[i];
-    for (int m = N / 2; m; m /= 2)
-      for (int i = 0; i < m; ++i) half[i] = half[i + m] > half[i] ? half[i + m] : half[i];
-    return half[0];
-  }
-}
-
-// Softmax over each group of `size` of the n numbers.
-template <class A, class N, class Size>
-INLINE void softmax(const A* __restrict logit, A* __restrict x, N n, Size size) {
+// The same for any size.
+template <class A>
+void softmax_any(const A* __restrict logit, A* __restrict x, int n, int size) {
+  constexpr int W = VECTOR_BYTES / int(sizeof(A));
   for (int g = 0; g < n; g += size) {
-    const A top = top_of(logit + g, size);
+    A top = logit[g];
+    for (int i = 1; i < size; ++i) top = logit[g + i] > top ? logit[g + i] : top;
     for (int i = 0; i < size; ++i) x[g + i] = logit[g + i] - top;
   }
-  for (int i = n; i < n.padded(); ++i) x[i] = 0;
-  constexpr int WIDE = VECTOR_BYTES / int(sizeof(A)), W = N::KNOWN && N::KNOWN < WIDE ? N::KNOWN : WIDE;
-  for (int i = 0; i < n.padded(); i += W) exp_of<W>(x + i);
+  for (int i = n; i < padded(n); ++i) x[i] = 0;
+  for (int i = 0; i < padded(n); i += W) exp_of<W>(x + i);
   for (int g = 0; g < n; g += size) {
-    const A share = A(1) / sum_of(x + g, size);
+    A sum = x[g];
+    for (int i = 1; i < size; ++i) sum += x[g + i];
+    const A share = A(1) / sum;
     for (int i = 0; i < size; ++i) x[g + i] *= share;
   }
 }
 
-// The reference points of a visit in cells, one per sample: what the offsets are added to.
+// The reference points in cells, one per sample: what the offsets are added to.
 template <class A>
 struct References {
   alignas(64) A x[MAX_SAMPLES], y[MAX_SAMPLES];
+  alignas(64) A width[MAX_SAMPLES], height[MAX_SAMPLES];  // of each sample's level
+  alignas(64) int32_t line[MAX_SAMPLES];
 
-  References() {
-    for (int i = 0; i < MAX_SAMPLES; ++i) x[i] = y[i] = A(-2);  // what lies behind the count lies outside
+  References(const Call& c, const Part& part) {
+    int i = 0;
+    for (int copy = 0; copy < part.copies; ++copy)
+      for (int64_t l = part.level; l < part.level + part.levels; ++l)
+        for (int64_t p = 0; p < c.points_per_level; ++p, ++i) {
+          width[i] = A(c.level_w[l]);
+          height[i] = A(c.level_h[l]);
+          line[i] = int32_t(c.level_w[l]);
+        }
+    const int end = i;
+    for (i = 0; i < padded(end); ++i) x[i] = y[i] = A(-2);  // outside
+    for (i = end; i < padded(end); ++i) width[i] = height[i] = 0, line[i] = 0;
   }
 
-  void place(const Job<A>& job, const Part& part, int64_t map, int64_t index) {
+  void place(const Job<A>& job, const Part& part, int copy, int64_t map, int64_t index) {
     const Call& c = job.call;
     const A* points = static_cast<const A*>(c.points) + map * c.point_map_stride + index * c.point_row_stride;
-    int i = 0;
+    int i = copy * part.count;
     for (int64_t l = part.level; l < part.level + part.levels; ++l) {
       const A* at = points + l * c.point_level_stride;
       const A w = A(c.level_w[l]), h = A(c.level_h[l]);
@@ -516,27 +566,29 @@ struct References {
         }
     }
   }
+
+  void repeat_first(const Part& part) {
+    for (int i = part.count; i < part.copies * part.count; ++i) x[i] = x[i - part.count], y[i] = y[i - part.count];
+  }
 };
 
-// Where the samples of a visit lie.  Locations become integers only when they are known to be inside: they may
-// be infinite, not a number, or larger than any integer.
-template <class A, class N>
-INLINE void place_samples(const Job<A>& job, const Part& part, N n, const References<A>& ref, Samples<A>& s) {
-  const A* __restrict width = job.width + part.first;
-  const A* __restrict height = job.height + part.first;
-  const int32_t* __restrict line = job.line + part.first;
+// Where samples 0 .. n - 1 lie.  Locations become integers only when they are known to be inside: they may be
+// infinite, not a number, or larger than any integer.
+template <class A>
+void place_samples(const Part& part, int n, const References<A>& ref, Samples<A>& s) {
   int32_t bad = 0;
-  for (int i = 0; i < n.padded(); ++i) {
+  for (int i = 0; i < padded(n); ++i) {
     const A x = ref.x[i] + s.x[i], y = ref.y[i] + s.y[i];
     const A finite = (x - x) + (y - y) + (s.weight[i] - s.weight[i]);  // 0, or NaN
+    s.poison[i] = finite;
     bad |= int32_t(!(finite == 0));
-    const bool in = (x >= A(-1)) & (x < width[i]) & (y >= A(-1)) & (y < height[i]);
+    const bool in = (x >= A(-1)) & (x < ref.width[i]) & (y >= A(-1)) & (y < ref.height[i]);
     const A inner_x = in ? x : A(0), inner_y = in ? y : A(0);
     const A x0 = std::floor(inner_x), y0 = std::floor(inner_y);
-    const int32_t left = x0 >= 0 ? 5 : 0, right = x0 < width[i] - 1 ? 10 : 0;
-    const int32_t upper = y0 >= 0 ? 3 : 0, lower = y0 < height[i] - 1 ? 12 : 0;
+    const int32_t left = x0 >= 0 ? 5 : 0, right = x0 < ref.width[i] - 1 ? 10 : 0;
+    const int32_t upper = y0 >= 0 ? 3 : 0, lower = y0 < ref.height[i] - 1 ? 12 : 0;
     s.corners[i] = in ? (left | right) & (upper | lower) : 0;
-    s.cell[i] = int32_t(y0) * line[i] + int32_t(x0);
+    s.cell[i] = int32_t(y0) * ref.line[i] + int32_t(x0);
     const A fx = inner_x - x0, fy = inner_y - y0;
     const A below = s.weight[i] * fy, above = s.weight[i] - below;
     s.fx[i] = fx;
@@ -546,44 +598,47 @@ INLINE void place_samples(const Job<A>& job, const Part& part, N n, const Refere
     s.w11[i] = below * fx;
     s.w10[i] = below - below * fx;
   }
-  s.poison = bad ? A(NAN) : A(0);
+  if (!bad) return;
+  for (int first = 0; first < n; first += part.count) {
+    A sum = 0;
+    for (int i = first; i < first + part.count; ++i) sum += s.poison[i];
+    for (int i = first; i < first + part.count; ++i) s.poison[i] = sum;
+  }
 }
 
-// Offsets and weights of one row and head.  They do not depend on the map that is visited.
+// Offsets and logits from sample `start` of all on become samples to .. to + n - 1.
 template <class A>
-void read_samples(const Job<A>& job, const Part& part, int64_t row, int64_t head, Samples<A>& s) {
-  const Call& c = job.call;
-  const int64_t start = (row * c.heads + head) * job.samples + part.first;
-  const int size = int(c.softmax_levels * c.points_per_level);
-  with_count(part.count, [&](auto n) {
-    read_pairs(c.offsets, c.offsets_kind, 2 * start, n, s.x, s.y);
-    read_row(c.logits, c.logits_kind, start, n, s.logit);
-    if (size == n) return softmax(s.logit, s.weight, n, n);
-    if (size == 4) return softmax(s.logit, s.weight, n, Count<4>{size});
-    softmax(s.logit, s.weight, n, Count<0>{size});
+INLINE void read_samples(const Call& c, int64_t start, int n, int to, Samples<A>& s) {
+  read_pairs(c.offsets, c.offsets_kind, 2 * start, n, s.x + to, s.y + to);
+  read_row(c.logits, c.logits_kind, start, n, s.logit + to);
+}
+
+template <class A>
+void weigh(const Call& c, int n, Samples<A>& s) {
+  const int64_t group = c.softmax_levels * c.points_per_level;
+  with_size(group, [&](auto size) {
+    if constexpr (size() != 0)
+      softmax<A, size()>(s.logit, s.weight, n);
+    else
+      softmax_any(s.logit, s.weight, n, int(group));
   });
-}
-
-template <class A>
-void place(const Job<A>& job, const Part& part, const References<A>& references, Samples<A>& s) {
-  with_count(part.count, [&](auto n) { place_samples(job, part, n, references, s); });
 }
 
 // --- forward -------------------------------------------------------------------------------------------------
 
-// Adds the samples of one row and head to its D sums.
+// Adds the samples first, first + 1, ... of one row and head to its D sums.
 template <class A, class T, int D>
-INLINE void gather(const Job<A>& job, const Part& part, const T* map, const Samples<A>& s, A* sums) {
+INLINE void gather(const Job<A>& job, const T* map, const Samples<A>& s, int first, A* sums) {
   typedef Slice<A, D> S;
   const Call& c = job.call;
   const int64_t step = c.cell_stride;
   const int points = int(c.points_per_level);
   typename S::V acc[S::N];
   for (int n = 0; n < S::N; ++n) acc[n] = load<A, S::W>(sums + n * S::W);
-  for (int64_t l = 0; l < part.levels; ++l) {
-    const T* level = map + c.level_start[part.level + l];
-    const int64_t down = c.level_w[part.level + l] * step;
-    for (int i = int(l) * points; i < (int(l) + 1) * points; ++i) {
+  for (int64_t l = 0; l < c.levels; ++l) {
+    const T* level = map + c.level_start[l];
+    const int64_t down = c.level_w[l] * step;
+    for (int i = first + int(l) * points; i < first + (int(l) + 1) * points; ++i) {
       const int32_t corners = s.corners[i];
       if (corners == NO_CORNER) continue;
       const T* cell = level + s.cell[i] * step;
@@ -610,12 +665,12 @@ INLINE void gather(const Job<A>& job, const Part& part, const T* map, const Samp
 
 // The same for any D.
 template <class A, class T>
-void gather_any(const Job<A>& job, const Part& part, const T* map, const Samples<A>& s, A* sums) {
+void gather_any(const Job<A>& job, const T* map, const Samples<A>& s, int first, A* sums) {
   const Call& c = job.call;
   const int points = int(c.points_per_level), depth = int(c.depth);
-  for (int i = 0; i < part.count; ++i) {
+  for (int i = first; i < first + job.samples; ++i) {
     if (s.corners[i] == NO_CORNER) continue;
-    const int64_t l = part.level + i / points;
+    const int64_t l = (i - first) / points;
     const T* cell = map + c.level_start[l] + s.cell[i] * c.cell_stride;
     const A weights[4] = {s.w00[i], s.w01[i], s.w10[i], s.w11[i]};
     for (int k = 0; k < 4; ++k) {
@@ -632,36 +687,52 @@ struct Forward {
     const Job<A>& job = *static_cast<const Job<A>*>(job_);
     const Call& c = job.call;
     const int64_t last = (chunk + 1) * ROWS_PER_CHUNK < c.rows ? (chunk + 1) * ROWS_PER_CHUNK : c.rows;
+    const Part part = job.part(0, c.levels, job.heads_at_once());
     Samples<A> samples;
-    References<A> references;
-    for (int64_t row = chunk * ROWS_PER_CHUNK; row < last; ++row) one_row(job, row, samples, references);
+    References<A> references(c, part);
+    for (int64_t row = chunk * ROWS_PER_CHUNK; row < last; ++row) one_row(job, part, row, samples, references);
   }
 
-  static void one_row(const Job<A>& job, int64_t row, Samples<A>& samples, References<A>& references) {
+  static void one_row(const Job<A>& job, const Part& part, int64_t row, Samples<A>& samples,
+                      References<A>& references) {
     const Call& c = job.call;
-    const Part all = job.part(0, c.levels);
+    const int n = part.copies * part.count;
     const int64_t rows_per_map = c.starts ? 0 : c.rows / c.maps;
     const int64_t first = c.starts ? c.starts[row] : row, end = c.starts ? c.starts[row + 1] : row + 1;
     const A share = A(c.scale / (end - first > 1 ? double(end - first) : 1.0));
     const int64_t depth = D ? D : c.depth;
     alignas(64) A sums[MAX_DEPTH];
-    for (int64_t head = 0; head < c.heads; ++head) {
-      for (int64_t d = 0; d < depth; ++d) sums[d] = 0;
-      if (first < end) read_samples(job, all, row, head, samples);
+    for (int64_t head = 0; head < c.heads; head += part.copies) {
+      for (int64_t d = 0; d < part.copies * depth; ++d) sums[d] = 0;
+      if (first < end) {
+        read_samples(c, (row * c.heads + head) * job.samples, n, 0, samples);
+        weigh(c, n, samples);
+      }
       for (int64_t visit = first; visit < end; ++visit) {
         const int64_t map = c.starts ? c.visit_map[visit] : row / rows_per_map;
-        if (head == 0 || end - first > 1)
-          references.place(job, all, c.starts ? 0 : map, c.starts ? visit : row - map * rows_per_map);
-        place(job, all, references, samples);
-        const T* values = static_cast<const T*>(c.value) + map * c.map_stride + head * depth;
-        if constexpr (D != 0)
-          gather<A, T, D>(job, all, values, samples, sums);
-        else
-          gather_any<A, T>(job, all, values, samples, sums);
-        for (int64_t d = 0; d < depth; ++d) sums[d] += samples.poison;
+        if (head == 0 || end - first > 1) {
+          references.place(job, part, 0, c.starts ? 0 : map, c.starts ? visit : row - map * rows_per_map);
+          references.repeat_first(part);
+        }
+        place_samples(part, n, references, samples);
+        add_heads(job, part, static_cast<const T*>(c.value) + map * c.map_stride + head * depth, samples, sums);
       }
-      T* out = static_cast<T*>(c.out) + row * c.heads * depth + head * depth;
-      for (int64_t d = 0; d < depth; ++d) out[d] = Narrow<T>::of(sums[d] * share);
+      T* out = static_cast<T*>(c.out) + (row * c.heads + head) * depth;
+      for (int64_t d = 0; d < part.copies * depth; ++d) out[d] = Narrow<T>::of(sums[d] * share);
+    }
+  }
+
+  // Not inline: among all that a row needs, a compiler runs out of registers for the innermost loop.
+  static __attribute__((noinline)) void add_heads(const Job<A>& job, const Part& part, const T* values,
+                                                  const Samples<A>& samples, A* sums) {
+    const int64_t depth = D ? D : job.call.depth;
+    for (int head = 0; head < part.copies; ++head, values += depth, sums += depth) {
+      const int first = head * part.count;
+      if constexpr (D != 0)
+        gather<A, T, D>(job, values, samples, first, sums);
+      else
+        gather_any<A, T>(job, values, samples, first, sums);
+      for (int64_t d = 0; d < depth; ++d) sums[d] += samples.poison[first];
     }
   }
 };
@@ -671,8 +742,8 @@ struct Forward {
 // Products of the output's gradient with the four cells of each sample, and, unless `area` is null, that
 // gradient spread over the cells.  area: the gradient of this head's slice of the map, D numbers per cell.
 template <class A, class T, int D>
-INLINE void scatter(const Job<A>& job, const Part& part, const T* map, const Samples<A>& s, const A* grad,
-                    A* area, A* dots) {
+INLINE void scatter(const Job<A>& job, const Part& part, const T* map, const Samples<A>& s, int first,
+                    const A* grad, A* area, A* dots) {
   typedef Slice<A, D> S;
   const Call& c = job.call;
   const int64_t step = c.cell_stride;
@@ -683,7 +754,7 @@ INLINE void scatter(const Job<A>& job, const Part& part, const T* map, const Sam
     const int64_t level = part.level + l, across = c.level_w[level];
     const T* values = map + c.level_start[level];
     A* mine = area ? area + (c.level_cell[level] - c.level_cell[part.level]) * D : nullptr;
-    for (int i = int(l) * points; i < (int(l) + 1) * points; ++i) {
+    for (int i = first + int(l) * points; i < first + (int(l) + 1) * points; ++i) {
       const int32_t corners = s.corners[i];
       if (corners == NO_CORNER) {
         for (int k = 0; k < 4; ++k) dots[4 * i + k] = 0;
@@ -726,12 +797,12 @@ INLINE void scatter(const Job<A>& job, const Part& part, const T* map, const Sam
 
 // The same for any D.
 template <class A, class T>
-void scatter_any(const Job<A>& job, const Part& part, const T* map, const Samples<A>& s, const A* grad, A* area,
-                 A* dots) {
+void scatter_any(const Job<A>& job, const Part& part, const T* map, const Samples<A>& s, int first,
+                 const A* grad, A* area, A* dots) {
   const Call& c = job.call;
   const int points = int(c.points_per_level), depth = int(c.depth);
-  for (int i = 0; i < part.count; ++i) {
-    const int64_t l = part.level + i / points;
+  for (int i = first; i < first + part.count; ++i) {
+    const int64_t l = part.level + (i - first) / points;
     const A weights[4] = {s.w00[i], s.w01[i], s.w10[i], s.w11[i]};
     for (int k = 0; k < 4; ++k) {
       dots[4 * i + k] = 0;
@@ -748,51 +819,67 @@ void scatter_any(const Job<A>& job, const Part& part, const T* map, const Sample
   }
 }
 
-// From the products to the gradients of x, y and logit.
-template <class A, class N, class Size>
-INLINE void finish(N n, Size size, const Samples<A>& s, const A* __restrict dots, A* __restrict grad_x,
-                   A* __restrict grad_y, A* __restrict grad_logit) {
+template <class A>
+struct Gradients {
+  alignas(64) A x[MAX_SAMPLES], y[MAX_SAMPLES], logit[MAX_SAMPLES];
+};
+
+// From the products to the gradients of x, y and logit, of samples 0 .. n - 1.
+template <class A>
+void finish(const Call& c, int n, const Samples<A>& s, const A* __restrict dots, Gradients<A>& to) {
   alignas(64) A weighted[MAX_SAMPLES];
   for (int i = 0; i < n; ++i) {
     const A d00 = dots[4 * i], d01 = dots[4 * i + 1], d10 = dots[4 * i + 2], d11 = dots[4 * i + 3];
     const A fx = s.fx[i], fy = s.fy[i], weight = s.weight[i];
     const A upper = d00 + fx * (d01 - d00), lower = d10 + fx * (d11 - d10);
     const A sample = upper + fy * (lower - upper);
-    grad_x[i] = weight * ((d01 - d00) + fy * ((d11 - d10) - (d01 - d00))) + s.poison;
-    grad_y[i] = weight * (lower - upper) + s.poison;
-    grad_logit[i] = sample + s.poison;
+    to.x[i] = weight * ((d01 - d00) + fy * ((d11 - d10) - (d01 - d00))) + s.poison[i];
+    to.y[i] = weight * (lower - upper) + s.poison[i];
+    to.logit[i] = sample + s.poison[i];
     weighted[i] = weight * sample;
   }
-  for (int g = 0; g < n; g += size) {
-    const A mean = sum_of(weighted + g, size);
-    for (int i = g; i < g + size; ++i) grad_logit[i] = s.weight[i] * (grad_logit[i] - mean);
-  }
-}
-
-// The gradients of offsets and logits go to their place, or where the row's other visits leave theirs, too.
-template <class A>
-void keep(const Job<A>& job, const Part& part, int64_t row, int64_t head, int64_t visit,
-          const Samples<A>& samples, const A* dots) {
-  const Call& c = job.call;
-  const int size = int(c.softmax_levels * c.points_per_level);
-  alignas(64) A grad_x[MAX_SAMPLES], grad_y[MAX_SAMPLES], grad_logit[MAX_SAMPLES];
-  with_count(part.count, [&](auto n) {
-    if (size == n)
-      finish(n, n, samples, dots, grad_x, grad_y, grad_logit);
-    else if (size == 4)
-      finish(n, Count<4>{size}, samples, dots, grad_x, grad_y, grad_logit);
-    else
-      finish(n, Count<0>{size}, samples, dots, grad_x, grad_y, grad_logit);
-    const int64_t at = (row * c.heads + head) * job.samples + part.first;
-    if (job.slot && job.slot[visit] >= 0) {
-      A* piece = job.pieces + (int64_t(job.slot[visit]) * c.heads + head) * job.samples * 3;
-      for (int i = 0; i < n; ++i) piece[2 * i] = grad_x[i], piece[2 * i + 1] = grad_y[i];
-      for (int i = 0; i < n; ++i) piece[2 * n + i] = grad_logit[i];
+  for (int i = n; i < padded(n); ++i) to.logit[i] = weighted[i] = 0;
+  const int group = int(c.softmax_levels * c.points_per_level);
+  with_size(group, [&](auto size) {
+    if constexpr (size() != 0) {
+      typedef Groups<A, size()> G;
+      for (int g = 0; g < padded(n); g += G::N * G::W) {
+        typename G::V v[G::N];
+        for (int k = 0; k < G::N; ++k) v[k] = load<A, G::W>(weighted + g + k * G::W);
+        const typename G::V mean = G::sum(v);
+        for (int i = g; i < g + G::N * G::W; i += G::W)
+          store<A, G::W>(to.logit + i, load<A, G::W>(s.weight + i) * (load<A, G::W>(to.logit + i) - mean));
+      }
     } else {
-      write_pairs(c.grad_offsets, c.offsets_kind, 2 * at, n, grad_x, grad_y);
-      write_row(c.grad_logits, c.logits_kind, at, n, grad_logit);
+      for (int g = 0; g < n; g += group) {
+        A mean = weighted[g];
+        for (int i = g + 1; i < g + group; ++i) mean += weighted[i];
+        for (int i = g; i < g + group; ++i) to.logit[i] = s.weight[i] * (to.logit[i] - mean);
+      }
     }
   });
+}
+
+// A row visited: `visit` of the pairs in spatial attention, else the row's number within its map.
+struct Visit {
+  int64_t row, visit;
+};
+
+// The gradients of a visit's offsets and logits go to their place, or where the row's other visits leave theirs.
+template <class A>
+void keep(const Job<A>& job, const Part& part, const Visit& at, int64_t head, int first, const Gradients<A>& from) {
+  const Call& c = job.call;
+  const int n = part.count;
+  const A *x = from.x + first, *y = from.y + first, *logit = from.logit + first;
+  if (job.slot && job.slot[at.visit] >= 0) {
+    A* piece = job.pieces + (int64_t(job.slot[at.visit]) * c.heads + head) * job.samples * 3;
+    for (int i = 0; i < n; ++i) piece[2 * i] = x[i], piece[2 * i + 1] = y[i];
+    for (int i = 0; i < n; ++i) piece[2 * n + i] = logit[i];
+    return;
+  }
+  const int64_t to = (at.row * c.heads + head) * job.samples + part.first;
+  write_pairs(c.grad_offsets, c.offsets_kind, 2 * to, n, x, y);
+  write_row(c.grad_logits, c.logits_kind, to, n, logit);
 }
 
 template <class A, class T, int D>
@@ -803,7 +890,8 @@ struct Backward {
     const Call& c = job.call;
     const int64_t owners = c.split_levels ? c.levels : 1;
     const int64_t head = index % c.heads, level = index / c.heads % owners, map = index / c.heads / owners;
-    const Part part = c.split_levels ? job.part(level, 1) : job.part(0, c.levels);
+    const Part part = c.split_levels ? job.part(level, 1, together(c.points_per_level))
+                                     : job.part(0, c.levels, together(job.samples));
     const int64_t depth = D ? D : c.depth;
     const int64_t cells = c.split_levels ? c.level_h[level] * c.level_w[level] : c.cells_per_map;
     const Area<A> memory(c.grad_value ? cells * depth : 0);
@@ -813,19 +901,22 @@ struct Backward {
       return;
     }
     Samples<A> samples;
-    References<A> references;
-    if (c.starts) {
-      for (int32_t i = c.map_starts[map]; i < c.map_starts[map + 1]; ++i) {
-        const int32_t visit = c.by_map[i];
-        references.place(job, part, 0, visit);
-        one_visit(job, part, map, head, c.visit_row[visit], visit, samples, references, area);
+    References<A> references(c, part);
+    const int64_t rows = c.starts ? c.map_starts[map + 1] - c.map_starts[map] : c.rows / c.maps;
+    for (int64_t i = 0; i < rows; i += part.copies) {
+      Visit visits[VISITS];
+      const int count = int(rows - i < part.copies ? rows - i : part.copies);
+      for (int k = 0; k < count; ++k) {
+        if (c.starts) {
+          const int32_t visit = c.by_map[c.map_starts[map] + i + k];
+          visits[k] = Visit{c.visit_row[visit], visit};
+          references.place(job, part, k, 0, visit);
+        } else {
+          visits[k] = Visit{map * rows + i + k, i + k};
+          references.place(job, part, k, map, i + k);
+        }
       }
-    } else {
-      const int64_t rows_per_map = c.rows / c.maps;
-      for (int64_t i = 0; i < rows_per_map; ++i) {
-        references.place(job, part, map, i);
-        one_visit(job, part, map, head, map * rows_per_map + i, i, samples, references, area);
-      }
+      some_visits(job, part, map, head, visits, count, samples, references, area);
     }
     if (!area) return;
     const int64_t first = map * c.cells_per_map + (c.split_levels ? c.level_cell[level] : 0);
@@ -834,23 +925,35 @@ struct Backward {
       for (int64_t d = 0; d < depth; ++d) out[s * c.heads * depth + d] = Narrow<T>::of(area[s * depth + d]);
   }
 
-  // visit: of the pairs in spatial attention, else the row's number within its map.
-  static void one_visit(Job<A>& job, const Part& part, int64_t map, int64_t head, int64_t row, int64_t visit,
-                        Samples<A>& samples, const References<A>& references, A* area) {
+  static constexpr int VISITS = 16;
+
+  // More would not stay in the first-level cache.
+  static int together(int64_t samples) { return samples > 32 ? 1 : samples > 4 ? int(64 / samples) : VISITS; }
+
+  static void some_visits(Job<A>& job, const Part& part, int64_t map, int64_t head, const Visit* visits, int count,
+                          Samples<A>& samples, const References<A>& references, A* area) {
     const Call& c = job.call;
     const int64_t depth = D ? D : c.depth;
-    const A share = A(c.scale / (c.starts ? double(c.starts[row + 1] - c.starts[row]) : 1.0));
-    alignas(64) A grad[MAX_DEPTH], dots[4 * MAX_SAMPLES];
-    const T* from = static_cast<const T*>(c.grad) + (row * c.heads + head) * depth;
-    for (int64_t d = 0; d < depth; ++d) grad[d] = widen<A>(from[d]) * share;
-    read_samples(job, part, row, head, samples);
-    place(job, part, references, samples);
     const T* values = static_cast<const T*>(c.value) + map * c.map_stride + head * depth;
-    if constexpr (D != 0)
-      scatter<A, T, D>(job, part, values, samples, grad, area, dots);
-    else
-      scatter_any<A, T>(job, part, values, samples, grad, area, dots);
-    keep(job, part, row, head, visit, samples, dots);
+    alignas(64) A grad[MAX_DEPTH], dots[4 * MAX_SAMPLES];
+    Gradients<A> gradients;
+    const int n = count * part.count;
+    for (int k = 0; k < count; ++k)
+      read_samples(c, (visits[k].row * c.heads + head) * job.samples + part.first, part.count, k * part.count, samples);
+    weigh(c, n, samples);
+    place_samples(part, n, references, samples);
+    for (int k = 0; k < count; ++k) {
+      const int64_t row = visits[k].row;
+      const A share = A(c.scale / (c.starts ? double(c.starts[row + 1] - c.starts[row]) : 1.0));
+      const T* from = static_cast<const T*>(c.grad) + (row * c.heads + head) * depth;
+      for (int64_t d = 0; d < depth; ++d) grad[d] = widen<A>(from[d]) * share;
+      if constexpr (D != 0)
+        scatter<A, T, D>(job, part, values, samples, k * part.count, grad, area, dots);
+      else
+        scatter_any<A, T>(job, part, values, samples, k * part.count, grad, area, dots);
+    }
+    finish(c, n, samples, dots, gradients);
+    for (int k = 0; k < count; ++k) keep(job, part, visits[k], head, k * part.count, gradients);
   }
 
   // Spatial: rows that no camera sees, or several.

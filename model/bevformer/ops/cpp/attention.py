@@ -6,8 +6,9 @@ float64.  Nothing is kept for the backward pass but the inputs.  The same bits f
 """
 
 import ctypes
-from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+import functools
+import math
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -39,11 +40,11 @@ class Call(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
-class _Problem:
+class _Problem(NamedTuple):
     """What attention.cpp is told besides the numbers.  queues: the levels are queues of one map each."""
 
     library: Any
+    shape: Tuple[int, ...]  # of the output
     shapes_L: Tuple[Tuple[int, int], ...]
     maps: int
     references: int
@@ -52,42 +53,77 @@ class _Problem:
     pairs: Optional[Pairs] = None
 
 
+class _Geometry(NamedTuple):
+    """What two calls share whose `Call` differs in pointers and visits alone."""
+
+    shapes_L: Tuple[Tuple[int, int], ...]
+    maps: int
+    rows: int
+    channels: int
+    heads: int
+    points_per_level: int
+    references: int
+    point_strides: Tuple[int, int, int]
+    queues: bool
+    maps_per_sample: int  # temporal: 1, or as many as queues
+    value_strides: Tuple[int, ...]
+    dtypes: Tuple[torch.dtype, ...]  # of value, offsets, logits, and what is computed in
+    threads: int
+
+
+@functools.lru_cache(maxsize=64)
+def _template(geometry: _Geometry) -> "_Held":
+    """A call without tensors.  Filling one in takes longer than attending to a few queries."""
+    g, held = geometry, _Held(Call())
+    areas = [h * w for h, w in g.shapes_L]
+    cells = [sum(areas[:level]) for level in range(len(areas))]
+    starts = [cell * g.value_strides[-2] for cell in cells]
+    one_for_all = g.queues and g.maps_per_sample == 1
+    if g.queues:
+        cells = [0 if one_for_all else cell for cell in cells]
+        starts = [0 if one_for_all else level * g.value_strides[1] for level in range(len(areas))]
+    kinds = [_KINDS[dtype] for dtype in g.dtypes]
+    held.set(
+        maps=g.maps,
+        rows=g.rows,
+        heads=g.heads,
+        depth=g.channels // g.heads,
+        levels=len(areas),
+        points_per_level=g.points_per_level,
+        references=g.references,
+        softmax_levels=1 if g.queues else len(areas),
+        split_levels=int(g.queues and not one_for_all),
+        scale=1 / len(areas) if g.queues else 1.0,
+        map_stride=g.value_strides[0],
+        cell_stride=g.value_strides[-2],
+        cells_per_map=areas[0] * g.maps_per_sample if g.queues else sum(areas),
+        threads=g.threads,
+    )
+    held.set(**dict(zip(("value_kind", "offsets_kind", "logits_kind", "compute_kind"), kinds)))
+    held.set(**dict(zip(("point_map_stride", "point_row_stride", "point_level_stride"), g.point_strides)))
+    held.arrays(level_start=starts, level_cell=cells)
+    held.arrays(level_h=[h for h, _ in g.shapes_L], level_w=[w for _, w in g.shapes_L])
+    return held
+
+
 def _call(problem: _Problem, value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor) -> "_Held":
     """The call without the places for its results."""
-    held = _Held()
-    areas = [h * w for h, w in problem.shapes_L]
-    cells = [sum(areas[:level]) for level in range(len(areas))]
-    starts = [cell * value.stride(-2) for cell in cells]
-    one_for_all = problem.queues and value.shape[1] == 1
-    if problem.queues:
-        cells = [0 if one_for_all else cell for cell in cells]
-        starts = [0 if one_for_all else level * value.stride(1) for level in range(len(areas))]
-    heads, points_per_level = logits.shape[-3], logits.shape[-1]
-    held.set(
-        maps=problem.maps,
-        rows=logits[..., 0, 0, 0].numel(),
-        heads=heads,
-        depth=value.shape[-1] // heads,
-        levels=len(areas),
-        points_per_level=points_per_level,
-        references=problem.references,
-        softmax_levels=1 if problem.queues else len(areas),
-        split_levels=int(problem.queues and not one_for_all),
-        scale=1 / len(areas) if problem.queues else 1.0,
-        map_stride=value.stride(0),
-        cell_stride=value.stride(-2),
-        cells_per_map=areas[0] * value.shape[1] if problem.queues else sum(areas),
-        value_kind=_KINDS[value.dtype],
-        offsets_kind=_KINDS[offsets.dtype],
-        logits_kind=_KINDS[logits.dtype],
-        compute_kind=_KINDS[points.dtype],
-        threads=torch.get_num_threads(),
+    geometry = _Geometry(
+        problem.shapes_L,
+        problem.maps,
+        math.prod(problem.shape[:-1]),
+        value.shape[-1],
+        logits.shape[-3],
+        logits.shape[-1],
+        problem.references,
+        problem.point_strides,
+        problem.queues,
+        value.shape[1] if problem.queues else 0,
+        value.stride(),
+        (value.dtype, offsets.dtype, logits.dtype, points.dtype),
+        torch.get_num_threads(),
     )
-    held.set(
-        **dict(zip(("point_map_stride", "point_row_stride", "point_level_stride"), problem.point_strides))
-    )
-    held.arrays(level_start=starts, level_cell=cells)
-    held.arrays(level_h=[h for h, _ in problem.shapes_L], level_w=[w for _, w in problem.shapes_L])
+    held = _template(geometry).copy()
     held.tensors(value=value, offsets=offsets, logits=logits, points=points)
     if problem.pairs is not None:
         pairs = problem.pairs
@@ -105,9 +141,12 @@ def _call(problem: _Problem, value: Tensor, offsets: Tensor, logits: Tensor, poi
 class _Held:
     """A call and the memory that it points to."""
 
-    def __init__(self) -> None:
-        self.call = Call()
-        self._alive: List[Any] = []
+    def __init__(self, call: Call, alive: Sequence[Any] = ()) -> None:
+        self.call = call
+        self._alive: List[Any] = list(alive)
+
+    def copy(self) -> "_Held":
+        return _Held(Call.from_buffer_copy(self.call), self._alive)
 
     def set(self, **numbers: Any) -> None:
         for name, number in numbers.items():
@@ -154,7 +193,7 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(value, offsets, logits, points)
         ctx.problem = problem
         held = _call(problem, _dense(value), offsets.contiguous(), logits.contiguous(), points)
-        out = value.new_empty(logits[..., 0, 0, 0].numel(), value.shape[-1])
+        out = value.new_empty(problem.shape)
         held.tensors(out=out)
         held.run(problem.library.bevformer_forward)
         return out
@@ -189,7 +228,7 @@ def _of_points(grad_offsets: Tensor, points_MQZ2: Tensor, problem: _Problem) -> 
 
 
 def _attend(value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor, problem: _Problem) -> Tensor:
-    """(rows, C).  Sums are float64 if anything is, else float32; other dtypes are cast to those."""
+    """Sums are float64 if anything is, else float32; other dtypes are cast to those."""
     moving = points.requires_grad and torch.is_grad_enabled()
     if moving and (problem.queues or problem.pairs is not None):
         raise ConfigError(
@@ -197,40 +236,44 @@ def _attend(value: Tensor, offsets: Tensor, logits: Tensor, points: Tensor, prob
             "ops.attention=cpp makes none for them: BEVFormer's are the cells of the grid.",
             "Detach them, or use ops.attention=reference.",
         )
-    if any(each.device.type != "cpu" for each in (value, offsets, logits, points)):
+    four = (value, offsets, logits, points)
+    if any(each.device.type != "cpu" for each in four):
         raise ConfigError("ops.attention=cpp was given tensors of another device", do="Use auto.")
+    apply: Any = _Attention.apply
+    if all(each.dtype is torch.float32 for each in four):
+        plain: Tensor = apply(value, offsets, logits, points.contiguous(), problem)
+        return plain
     wide = torch.float32
-    for each in (value, offsets, logits, points):
+    for each in four:
         wide = torch.promote_types(wide, each.dtype)
     known = value.dtype == wide or (value.dtype == torch.bfloat16 and wide == torch.float32)
     # The points' gradient is taken from that of the offsets, which must not be rounded before.
     args = [each if each.dtype in _KINDS and not moving else each.to(wide) for each in (offsets, logits)]
     source = value if known else value.to(wide)
-    apply: Any = _Attention.apply
     out: Tensor = apply(source, *args, points.to(wide).contiguous(), problem)
     return out.to(value.dtype)
 
 
-def _require(fits: bool, what: str) -> None:
-    if not fits:
-        raise ConfigError("deformable attention was given tensors that do not fit together: " + what)
+def _misfit(what: str, *numbers: Any) -> ConfigError:
+    """numbers: tensors are told by their shape."""
+    told = tuple(tuple(each.shape) if isinstance(each, Tensor) else each for each in numbers)
+    return ConfigError("deformable attention was given tensors that do not fit together: " + what % told)
 
 
 def _check(value: Tensor, shapes_L: Shapes, offsets: Tensor, logits: Tensor, references: int) -> None:
     """Reading beyond a tensor would not raise on the other side."""
-    points = logits.shape[-1]
-    cells = sum(h * w for h, w in shapes_L)
-    _require(
-        tuple(offsets.shape) == (*logits.shape, 2), "offsets %s, logits %s" % (_of(offsets), _of(logits))
-    )
-    _require(value.shape[-2] == cells, "value %s, %d cells" % (_of(value), cells))
-    _require(min(min(hw) for hw in shapes_L) > 0, "a level without cells: %s" % (list(shapes_L),))
-    _require(value.shape[-1] % logits.shape[-3] == 0, "value %s, %d heads" % (_of(value), logits.shape[-3]))
-    _require(references > 0 and points % references == 0, "%d points, %d references" % (points, references))
-
-
-def _of(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
+    heads, points = logits.shape[-3], logits.shape[-1]
+    if offsets.shape != (*logits.shape, 2):
+        raise _misfit("offsets %s, logits %s", offsets, logits)
+    cells = sum([h * w for h, w in shapes_L])
+    if value.shape[-2] != cells:
+        raise _misfit("value %s, %d cells", value, cells)
+    if min(map(min, shapes_L)) <= 0:
+        raise _misfit("a level without cells: %s", list(shapes_L))
+    if heads < 1 or value.shape[-1] % heads:
+        raise _misfit("value %s, %d heads", value, heads)
+    if references < 1 or points < 1 or points % references:
+        raise _misfit("%d points, %d references", points, references)
 
 
 class Operators:
@@ -249,18 +292,17 @@ class Operators:
     ) -> Tensor:
         """As `ops.deform_attn`.  Raises ConfigError for shapes that do not fit together."""
         M, Q = logits_MQHLP.shape[:2]
-        Z = reference_MQZ2.shape[2]
-        _check(value_MSC, shapes_L, offsets_MQHLP2, logits_MQHLP, Z)
-        _require(
-            logits_MQHLP.shape[3] == len(shapes_L),
-            "logits %s, %d levels" % (_of(logits_MQHLP), len(shapes_L)),
-        )
-        _require(value_MSC.shape[0] == M, "value %s, %d maps" % (_of(value_MSC), M))
-        _require(tuple(reference_MQZ2.shape) == (M, Q, Z, 2), "references %s" % _of(reference_MQZ2))
-        shapes = tuple((int(h), int(w)) for h, w in shapes_L)
-        problem = _Problem(self._library, shapes, M, Z, (Q * Z * 2, Z * 2, 0))
-        out = _attend(value_MSC, offsets_MQHLP2, logits_MQHLP, reference_MQZ2, problem)
-        return out.view(M, Q, value_MSC.shape[-1])
+        Z, shapes = reference_MQZ2.shape[2], tuple([(int(h), int(w)) for h, w in shapes_L])
+        _check(value_MSC, shapes, offsets_MQHLP2, logits_MQHLP, Z)
+        if logits_MQHLP.shape[3] != len(shapes):
+            raise _misfit("logits %s, %d levels", logits_MQHLP, len(shapes))
+        if value_MSC.shape[0] != M:
+            raise _misfit("value %s, %d maps", value_MSC, M)
+        if reference_MQZ2.shape != (M, Q, Z, 2):
+            raise _misfit("references %s", reference_MQZ2)
+        out = (M, Q, value_MSC.shape[-1])
+        problem = _Problem(self._library, out, shapes, M, Z, (Q * Z * 2, Z * 2, 0))
+        return _attend(value_MSC, offsets_MQHLP2, logits_MQHLP, reference_MQZ2, problem)
 
     def temporal_attn(
         self,
@@ -274,13 +316,16 @@ class Operators:
         taken once instead of twice."""
         B, Q, _, T, _ = logits_BQHTP.shape
         shapes = ((int(hw[0]), int(hw[1])),) * T
-        _require(value_BTQC.shape[1] in (1, T), "value %s, %d queues" % (_of(value_BTQC), T))
+        if value_BTQC.shape[1] not in (1, T):
+            raise _misfit("value %s, %d queues", value_BTQC, T)
         _check(value_BTQC, shapes[:1], offsets_BQHTP2, logits_BQHTP, 1)
-        _require(value_BTQC.shape[0] == B, "value %s, %d samples" % (_of(value_BTQC), B))
-        _require(tuple(reference_BTQ2.shape) == (B, T, Q, 2), "references %s" % _of(reference_BTQ2))
-        problem = _Problem(self._library, shapes, B, 1, (T * Q * 2, 2, Q * 2), queues=True)
-        out = _attend(value_BTQC, offsets_BQHTP2, logits_BQHTP, reference_BTQ2, problem)
-        return out.view(B, Q, value_BTQC.shape[-1])
+        if value_BTQC.shape[0] != B:
+            raise _misfit("value %s, %d samples", value_BTQC, B)
+        if reference_BTQ2.shape != (B, T, Q, 2):
+            raise _misfit("references %s", reference_BTQ2)
+        out = (B, Q, value_BTQC.shape[-1])
+        problem = _Problem(self._library, out, shapes, B, 1, (T * Q * 2, 2, Q * 2), queues=True)
+        return _attend(value_BTQC, offsets_BQHTP2, logits_BQHTP, reference_BTQ2, problem)
 
     def spatial_attn(
         self, value_KSC: Tensor, shapes_L: Shapes, pairs: Pairs, offsets_GHLP2: Tensor, logits_GHLP: Tensor
@@ -288,10 +333,10 @@ class Operators:
         """As `ops.reference`, but in value's dtype.  Raises ConfigError, also for pairs that contradict
         each other."""
         V, Z = pairs.points_VZ2.shape[:2]
-        _check(value_KSC, shapes_L, offsets_GHLP2, logits_GHLP, Z)
-        _require(
-            logits_GHLP.shape[2] == len(shapes_L), "logits %s, %d levels" % (_of(logits_GHLP), len(shapes_L))
-        )
+        shapes = tuple([(int(h), int(w)) for h, w in shapes_L])
+        _check(value_KSC, shapes, offsets_GHLP2, logits_GHLP, Z)
+        if logits_GHLP.shape[2] != len(shapes):
+            raise _misfit("logits %s, %d levels", logits_GHLP, len(shapes))
         for index, length in (
             (pairs.starts_G1, len(logits_GHLP) + 1),
             (pairs.camera_V, V),
@@ -299,8 +344,10 @@ class Operators:
             (pairs.by_camera_V, V),
             (pairs.camera_starts_K1, len(value_KSC) + 1),
         ):
-            _require(index.dtype == torch.int32 and tuple(index.shape) == (length,), "pairs %s" % _of(index))
-            _require(index.device.type == "cpu" and index.is_contiguous(), "pairs of another device")
-        shapes = tuple((int(h), int(w)) for h, w in shapes_L)
-        problem = _Problem(self._library, shapes, len(value_KSC), Z, (0, Z * 2, 0), pairs=pairs)
+            if index.dtype != torch.int32 or index.shape != (length,):
+                raise _misfit("pairs %s", index)
+            if index.device.type != "cpu" or not index.is_contiguous():
+                raise _misfit("pairs of another device")
+        out = (len(logits_GHLP), value_KSC.shape[-1])
+        problem = _Problem(self._library, out, shapes, len(value_KSC), Z, (0, Z * 2, 0), pairs=pairs)
         return _attend(value_KSC, offsets_GHLP2, logits_GHLP, pairs.points_VZ2, problem)
