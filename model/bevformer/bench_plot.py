@@ -14,12 +14,15 @@ BASELINES = ("grid_sample", "plain", "float", "none")  # grey: what the others a
 GREY, COLOURS = "#9a9a9a", ("#2a6fbb", "#d9772b", "#3f9b57", "#b5428a", "#7a5cc0", "#3aa6a6", "#8a6d3b")
 PANEL_W, BAR_H, TITLE_H, SHEET_TITLE_H = 4.2, 0.24, 0.5, 0.6  # inches
 ENDINGS = (".png", ".svg", ".pdf")
+DPI, MOST_PIXELS = 110, 2**16  # a side of a picture, at most
 Row = Mapping[str, Any]
 Panel = Tuple[str, str, List[Row]]  # case, what, rows
 
 
 def plot(out: str, paths: Sequence[str], talk: Talk) -> int:
-    """Raises ConfigError for a file name that is no picture's, UserError where nothing can be drawn."""
+    """Raises ConfigError for a file name that is no picture's or more rows than one holds, UserError where
+    nothing can be drawn.
+    """
     if not out.lower().endswith(ENDINGS):
         raise ConfigError(
             "--plot %s" % out, "The picture's name comes first.", "Let it end in " + " or ".join(ENDINGS)
@@ -36,7 +39,7 @@ def plot(out: str, paths: Sequence[str], talk: Talk) -> int:
             "Install it in this environment: pip install matplotlib",
         ) from error
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=out.rsplit(".", 1)[1].lower(), dpi=110)
+    figure.savefig(drawn, format=out.rsplit(".", 1)[1].lower(), dpi=DPI)
     write_whole(out, lambda stream: stream.write(drawn.getvalue()))
     talk.note("Wrote %s" % out)
     talk.result(out=out, files=list(paths))
@@ -44,14 +47,20 @@ def plot(out: str, paths: Sequence[str], talk: Talk) -> int:
 
 
 def draw(documents: Sequence[Mapping[str, Any]]) -> Any:
-    """A matplotlib figure; documents below each other, whats side by side."""
+    """A matplotlib figure; documents below each other, whats side by side.  ConfigError where it has no room."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     blocks = [(each, bands(each["rows"])) for each in documents]
     columns = max((len(band) for _, found in blocks for band in found), default=1)
     height = sum(SHEET_TITLE_H + sum(map(band_height, found)) for _, found in blocks) + 0.2
-    figure = Figure(figsize=(PANEL_W * columns + 0.3, height), facecolor="white")
+    width = PANEL_W * columns + 0.3
+    if DPI * max(width, height) >= MOST_PIXELS:
+        raise ConfigError(
+            "%d rows are too much for one picture" % sum(len(each["rows"]) for each in documents),
+            do="Draw fewer files at once.",
+        )
+    figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     top = 0.1
     for document, found in blocks:
@@ -88,7 +97,12 @@ def heading(document: Mapping[str, Any]) -> Tuple[str, str]:
         words.append(
             "commit %s%s" % (document["commit"][:9], " with changes" if document.get("dirty") else "")
         )
-    return "bench %s on %s" % (document["kind"], machine), ", ".join(words)
+    return plain("bench %s on %s" % (document["kind"], machine)), plain(", ".join(words))
+
+
+def plain(text: str) -> str:
+    """For matplotlib, which takes what is between dollars for a formula and refuses halves of a character."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
 
 
 def colours_of(rows: Sequence[Row]) -> Dict[str, str]:
@@ -115,12 +129,16 @@ def _panel(
         axes.plot([low, high], [place, place], color="black", linewidth=0.9)
         wrong = "  wrong!" if each.get("right") is False else ""
         axes.text(
-            max(value, high), place, "  %s%s" % (amount(value, each["unit"]), wrong), va="center", fontsize=8
+            max(value, high),
+            place,
+            plain("  %s%s" % (amount(value, each["unit"]), wrong)),
+            va="center",
+            fontsize=8,
         )
     axes.set_yticks(places)
-    axes.set_yticklabels([each["who"] for each in rows], fontsize=8)
+    axes.set_yticklabels([plain(each["who"]) for each in rows], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xticks([])
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_title("%s: %s" % (case, what), fontsize=9, loc="left")
+    axes.set_title(plain("%s: %s" % (case, what)), fontsize=9, loc="left")

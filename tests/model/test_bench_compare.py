@@ -64,6 +64,15 @@ def test_words_that_make_no_sense_are_refused(heard, words, said):
         bench.main(words, heard)
 
 
+def test_words_are_drawn_as_they_are_and_what_no_picture_holds_is_refused(tmp_path, heard):
+    words = {"a $x_{$ b": 1.0, "half \ud800": 2.0}
+    path = write(tmp_path, "a.json", words, cpu="$\\frac{$ \ud83d")
+    assert bench.main(["--plot", str(tmp_path / "plot.png"), path], heard) == 0
+    many = write(tmp_path, "many.json", {"who %d" % place: 1.0 for place in range(2600)})
+    with pytest.raises(ConfigError, match="2600 rows are too much for one picture"):
+        bench.main(["--plot", str(tmp_path / "many.png"), many], heard)
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path, heard, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match="nothing can be drawn") as caught:
