@@ -47,7 +47,7 @@ def plot(out: str, paths: Sequence[str], talk: Talk) -> int:
 
 
 def draw(documents: Sequence[Mapping[str, Any]]) -> Any:
-    """A matplotlib figure; documents below each other, whats side by side.  ConfigError where it has no room."""
+    """A matplotlib figure; documents below each other, whats side by side.  ConfigError for too many rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
