@@ -1,13 +1,17 @@
 """A target so small that building it takes a second: packages, lock and self-test made for a test."""
 
+import atexit
 import base64
+import functools
 import hashlib
 import io
 import json
 import os
+import select
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +60,19 @@ def build_wheel(out, settings=None, metadata=None):
 """
 
 
+@functools.cache
+def forks_with(path):
+    """The process that forks the commands; it ends when its input does."""
+    command = [sys.executable, Path(__file__).parent / "command_forks.py"]
+    env = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    child = subprocess.Popen(
+        command, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    atexit.register(child.communicate)
+    return child
+
+
 @dataclass
 class World:
     """`root` holds envs/, model/, patches/ and wheels/; `env` is what a command in it needs."""
@@ -82,10 +99,14 @@ class World:
         )  # fmt: skip
 
     def run(self, *words, **env):
-        """(exit code, stdout, stderr)."""
-        child = self.start(*words, **env)
-        out, err = child.communicate(timeout=120)
-        return child.returncode, out, err
+        """(exit code, stdout, stderr) of the command, in a fork of one process for all of them."""
+        job = {"package": str(self.package_dir), "words": list(map(str, words)), "env": {**self.env, **env}}
+        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+            forks = forks_with(self.env["PYTHONPATH"])
+            forks.stdin.write(json.dumps({**job, "out": out.name, "err": err.name}) + "\n")
+            forks.stdin.flush()
+            assert select.select([forks.stdout], [], [], 120)[0], f"{words} takes more than two minutes"
+            return int(forks.stdout.readline()), out.read().decode(), err.read().decode()
 
     def build(self, prefix, *words, **env):
         return self.run("env", "build", "--target", "tiny", "--prefix", prefix, "--python", sys.executable,
