@@ -14,7 +14,9 @@ from bevrepro.probe.pickles import DAMAGE, Refused, TorchUnpickler, Weights, bou
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch < 1.6 (torch/serialization.py)
-MAX_DIRECTORY_B = 1 << 28  # of data.pkl: keys and shapes, not weights
+MAX_DIRECTORY_B = (
+    1 << 25
+)  # keys and shapes, not weights: 0.3 MiB of base with its optimiser, half a minute to read
 BROKEN = (*DAMAGE, zipfile.BadZipFile, NotImplementedError)
 
 
@@ -52,7 +54,8 @@ def probe_ckpt(path: Path, deep: bool = False) -> Checkpoint:
             if container == "zip":
                 content, short = _zip(stream)
             else:
-                content, short = on_deep_stack(stream, lambda: _legacy(stream, place.size_b or 0))
+                pickled = io.BytesIO(stream.read(MAX_DIRECTORY_B))  # the weights follow behind it
+                content, short = on_deep_stack(pickled, lambda: _legacy(pickled, place.size_b or 0))
     except Refused as error:
         return Checkpoint(place, container, refused=str(error))
     except _Broken as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from bevrepro.probe.files import read_text
+from bevrepro.probe.pickle_keys import Keys, judging
 
 # What the unpickler raises for damaged bytes, besides its own error.
 DAMAGE = (
@@ -219,12 +220,10 @@ def plain_globals() -> dict[tuple[str, str], Any]:
     return found
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Builtins and numpy only. Raises Refused, or one of DAMAGE."""
+class _Plain:
+    """Builtins and numpy only: `known`."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__(stream)
-        self.known = plain_globals()
+    known: dict[tuple[str, str], Any]
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -236,12 +235,21 @@ class PlainUnpickler(pickle.Unpickler):
         raise Refused("a persistent id")
 
 
+class PlainUnpickler(_Plain, pickle.Unpickler):
+    """Of infos, which take gigabytes: in C, so keys are not judged. Raises Refused, or one of DAMAGE."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream)
+        self.known = plain_globals()
+
+
 def printable(text: str) -> str:
     """A stranger's words, fit for a terminal."""
     return "".join(each if each.isprintable() else "?" for each in text)[:200]
 
 
 # ---- torch's checkpoints
+
 
 INERT_PACKAGES = frozenset(["mmcv", "mmdet", "mmdet3d", "mmseg", "mmengine", "addict", "projects", "numpy"])
 ITEM_BYTES = {
@@ -278,11 +286,15 @@ def _rebuild(storage: Any, _offset: Any, shape: Any, *_: Any) -> Weights:
     return Weights(tuple(shape), storage.dtype)
 
 
-class TorchUnpickler(PlainUnpickler):
-    """Tensors by shape. `records`: key of the storage -> bytes it must have."""
+class TorchUnpickler(_Plain, pickle._Unpickler):
+    """Tensors by shape. `records`: key of the storage -> bytes it must have. Small, so in Python: each key
+    is looked at first. Raises Refused, or one of DAMAGE."""
+
+    dispatch = judging(pickle._Unpickler.dispatch)
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream)
+        self.known, self.keys = plain_globals(), Keys()
         self.records: dict[str, int] = {}
         for name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             self.known["torch._utils", name] = Stand(name, _rebuild)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Tuple
 
 from .numpy_said import DtypeSaid, Refused, array_said, begun, bytes_said
+from .pickle_keys import Keys, judging
 
 ZIP_START = b"PK\x03\x04"  # torch decides by these bytes, so the same file is judged as is read
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch < 1.6 (torch/serialization.py)
@@ -312,7 +313,8 @@ class _Describer(pickle._Unpickler):  # type: ignore[name-defined, misc]
         self.declared: Dict[str, int] = {}
         self._storages: Dict[str, Described] = {}
         self._depths: Dict[int, Tuple[int, Any]] = {}  # by id, of the tuples that hold tuples
-        self.dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+        self.keys = Keys()
+        self.dispatch = judging(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
         for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
             self.dispatch[code[0]] = _shallow(self.dispatch[code[0]])
         self.dispatch.pop(b"\x96"[0], None)  # BYTEARRAY8 takes the memory before it looks for the bytes

@@ -4,6 +4,7 @@ import datetime
 import inspect
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import tarfile
@@ -333,6 +334,48 @@ def test_a_meta_of_the_other_numpy_is_read(path, names):
 def test_a_pickle_that_would_take_all_memory_or_the_stack_is_a_sentence(path, attack, word):
     with pytest.raises(CheckpointError, match=word):
         load_checkpoint(with_pickle(path, b"\x80\x02" + attack))
+
+
+def _long(number):
+    data = number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def _pairs(count):
+    return b"".join(b"(" + _long(k * P) + b"Nl" for k in range(1, count))
+
+
+P = 2**61 - 1  # the modulus of hashes of numbers
+ALIKE = b"".join(_long(k * P) for k in range(1, 99))
+TWO = b"".join(b"G" + struct.pack(">d", -1000003.0 * k) + b"G" + struct.pack(">d", k) for k in range(99))
+COMPLEX = b"".join(b"cbuiltins\ncomplex\n" + TWO[18 * k : 18 * k + 18] + b"\x86R" for k in range(1, 99))
+STALLS = {
+    "dict": b"}(" + ALIKE.replace(b"\x8a", b"N\x8a")[1:] + b"Nu.",
+    "dict by one": b"}" + b"".join(_long(k * P) + b"Ns" for k in range(1, 99)) + b".",
+    "old dict": b"(" + ALIKE.replace(b"\x8a", b"N\x8a")[1:] + b"Nd.",
+    "set": b"\x8f(" + ALIKE + b"\x90.",
+    "frozenset": b"(" + ALIKE + b"\x91.",
+    "old set": b"cbuiltins\nset\n(" + ALIKE + b"l\x85R.",
+    "old ordered dict": b"ccollections\nOrderedDict\n(" + _pairs(99) + b"l\x85R.",
+    "complex": b"\x8f(" + COMPLEX + b"\x90.",
+    "tuples of one": b"}K\x01\x85" + b"2\x86" * 25 + b"Ns.",
+}
+
+
+@pytest.mark.parametrize("name", STALLS)
+def test_keys_that_would_keep_a_reader_busy_are_a_sentence(path, name):
+    with pytest.raises(CheckpointError, match="keys have one hash|tuples without end"):
+        load_checkpoint(with_pickle(path, b"\x80\x04" + STALLS[name]))
+
+
+def test_numbers_of_honest_parameters_are_keys_as_they_were(tmp_path):
+    """By order, or by address as older torch has it; -1 and -2 have one hash."""
+    state = {
+        number: {"step": 1} for number in (*range(-2000, 2000), *range(2**47, 2**47 + 64000, 64), 1.0, True)
+    }
+    content = {"state_dict": {"w": torch.ones(2)}, "optimizer": {"state": state, "seen": {(1, (2, 3)): 4}}}
+    torch.save(content, str(tmp_path / "a.pth"))
+    assert load_checkpoint(str(tmp_path / "a.pth"))["optimizer"] == content["optimizer"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import zipfile
 import numpy
 import pytest
 
-from bevrepro.probe.ckpt import probe_ckpt
+from bevrepro.probe.ckpt import LEGACY_MAGIC, probe_ckpt
 from bevrepro.probe.infos import probe_infos
 from bevrepro.probe.pickles import DAMAGE, PlainUnpickler, Refused, TorchUnpickler
 
@@ -199,6 +199,28 @@ def test_tuples_in_each_other_do_not_end_the_process(tmp_path, kind):
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def _long(number):
+    data = number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+STALLS = {
+    "one hash": b"}" + b"".join(_long(k * (2**61 - 1)) + b"Ns" for k in range(1, 99)) + b".",
+    "tuples without end": b"}K\x01\x85" + b"2\x86" * 25 + b"Ns.",
+}
+
+
+@pytest.mark.parametrize("words", STALLS)
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_keys_that_would_keep_a_reader_busy_are_told(tmp_path, kind, words):
+    path, content = tmp_path / "a.pth", b"\x80\x04" + STALLS[words]
+    path.write_bytes(pickle.dumps(LEGACY_MAGIC, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + content)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", content)
+    assert words in probe_ckpt(path).broken
 
 
 def test_more_tuples_than_there_is_room_for_are_refused(tmp_path, monkeypatch):
