@@ -85,6 +85,16 @@ def test_another_compiler_torch_or_processor_means_another_build(compiler, cache
     assert len(list(cache.glob("*.so"))) == 5
 
 
+def test_two_processors_of_which_an_old_kernel_lists_the_same_features_are_told_apart(tmp_path):
+    names = ("Intel(R) Xeon(R) Platinum 8380", "Intel(R) Xeon(R) Platinum 8480C")
+    for number, name in enumerate(names):
+        cpus = "processor\t: 0\nmodel name\t: %s\ncpu MHz\t: 2%d00\nflags\t: fpu avx512f\n\n" % (name, number)
+        (tmp_path / name).write_text(cpus + cpus.replace("8", "9"))
+    found = [build.cpu_of(str(tmp_path / name)) for name in names]
+    assert found[0] == ("model name\t: " + names[0], "flags\t: fpu avx512f") and found[0] != found[1]
+    assert build.cpu_of(str(tmp_path / "none")) == () and build.cpu_of("/proc/cpuinfo")
+
+
 def test_a_compiler_that_does_not_know_this_processor_builds_for_any(compiler):
     path = compiler(
         'case "$*" in *native*) echo "error: bad value native" >&2; exit 1;; esac; printf x > "$out"'

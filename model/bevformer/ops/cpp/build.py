@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 
@@ -36,6 +36,7 @@ _FLAGS = (
     " -shared -pthread -static-libgcc -Wl,--as-needed"
 ).split()
 _CPU_FLAGS: Tuple[Tuple[str, ...], ...] = (("-march=native",), ())  # the second where the first is not known
+_CPU_LINES = ("flags", "features", "vendor_id", "cpu family", "model", "model name", "cpu part")  # x86, ARM
 
 
 class Compiler(NamedTuple):
@@ -108,10 +109,20 @@ def place(compiler: Compiler, cpu_flags: Sequence[str]) -> str:
 @functools.lru_cache(maxsize=None)
 def _machine() -> Tuple[str, ...]:
     """A home folder can be shared by machines with other CPUs or another C library."""
-    features = ""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", errors="replace") as file:
-        features = next((line for line in file if line.lower().startswith(("flags", "features"))), "")
-    return (platform.machine(), platform.processor(), "-".join(platform.libc_ver()), features)
+    return (platform.machine(), platform.processor(), "-".join(platform.libc_ver()), *cpu_of("/proc/cpuinfo"))
+
+
+def cpu_of(path: str) -> Tuple[str, ...]:
+    """The first CPU's lines that -march=native depends on; its name too, since a compiler asks the CPU and
+    an old kernel does not list all that a new one can do.
+    """
+    found: Dict[str, str] = {}
+    with contextlib.suppress(OSError), open(path, errors="replace") as file:
+        for line in file:
+            key = line.partition(":")[0].strip().lower()
+            if key in _CPU_LINES:
+                found.setdefault(key, line.strip())
+    return tuple(found.values())
 
 
 def _kept(where: str) -> Optional[bytes]:
