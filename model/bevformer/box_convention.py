@@ -17,6 +17,7 @@ from .errors import ConfigError, UserError
 
 LEGACY, NEW = "0.17", "1.0"  # as `data.infos_boxes` writes them
 PLAIN = (str, int, float, bool, type(None))  # what is kept of a file's meta
+TURNED = "boxes_turned"  # in the meta of a file that `main` wrote; a second time takes it out
 CLEAR = 1.3  # nuScenes' cars are 4.6 m by 1.95 m
 ENOUGH = 20  # cars, before anything is said
 _LAST = re.compile(r"(^|\.)reg_branches\.\d+\.4\.(weight|bias)$")
@@ -49,6 +50,13 @@ def note_on(meta: Mapping[str, Any]) -> Optional[str]:
     seen = trained_with(meta)
     if seen is None:
         return None
+    if meta.get(TURNED):
+        return "It was trained with mmdet3d %s and turned by bevformer.box_convention: its boxes are %s." % (
+            meta["mmdet3d_version"],
+            "(l, w, h, yaw) now, which the bundled model does not read; take the file of before"
+            if seen == LEGACY
+            else "taken for (w, l, h, -yaw - pi/2)",
+        )
     if seen == LEGACY:
         return (
             "It was trained with mmdet3d %s: its boxes are (w, l, h, -yaw - pi/2), as the bundled model's; "
@@ -97,12 +105,22 @@ def main(argv: Sequence[str]) -> int:
             )
         content = load_checkpoint(argv[0])
         meta = {key: value for key, value in content["meta"].items() if isinstance(value, PLAIN)}
+        again = bool(meta.pop(TURNED, False))
+        if not again:
+            meta[TURNED] = True
         converted = {"meta": meta, "state_dict": reordered(content["state_dict"])}
         write_whole(argv[1], lambda stream: torch.save(converted, stream))
     except UserError as error:
         sys.stderr.write("%s\n" % error)
         return error.exit_code
     sys.stderr.write("%s: the weights of %s for boxes of the other convention\n" % (argv[1], argv[0]))
+    if again:
+        sys.stderr.write("%s had been turned before: these are the weights from before that.\n" % argv[0])
+    elif trained_with(meta) == LEGACY or "bevformer_version" in meta:
+        sys.stderr.write(
+            "%s says that it learned (w, l, h, -yaw - pi/2), which the bundled model reads as it is: %s is "
+            "for tools whose frames mmdet3d's own converter prepared, 1.0 or newer.\n" % (argv[0], argv[1])
+        )
     return 0
 
 

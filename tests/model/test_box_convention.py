@@ -60,10 +60,31 @@ def test_a_file_is_converted_on_the_command_line(tmp_path, capsys):
     torch.save({"meta": {"epoch": 3}, "state_dict": state}, source)
     assert convention.main([source, out]) == 0
     found = load_checkpoint(out)
-    assert found["meta"] == {"epoch": 3}
+    assert found["meta"] == {"epoch": 3, "boxes_turned": True}
     key = "reg_branches.0.4.bias"
     assert torch.equal(found["state_dict"][key], convention.reordered(state)[key])
     assert convention.main([source]) == 6 and "IN.pth OUT.pth" in capsys.readouterr().err
+
+
+def test_a_file_that_was_turned_says_so_and_is_not_to_be_turned_again(tmp_path, capsys):
+    paths = [str(tmp_path / name) for name in ("in.pth", "once.pth", "twice.pth")]
+    meta = {"mmdet3d_version": "1.0.0rc6"}
+    torch.save({"meta": meta, "state_dict": head_state().state_dict()}, paths[0])
+    assert convention.main(paths[:2]) == 0 and "before that" not in capsys.readouterr().err
+    note = convention.note_on(load_checkpoint(paths[1])["meta"])
+    assert "turned by bevformer.box_convention" in note and "convert it" not in note
+    assert convention.main(paths[1:]) == 0 and "once.pth had been turned before" in capsys.readouterr().err
+    assert load_checkpoint(paths[2])["meta"] == meta
+
+
+@pytest.mark.parametrize("meta", [{"mmdet3d_version": "0.17.1"}, {"bevformer_version": "0.1"}])
+def test_turning_what_is_read_as_it_is_says_whom_it_is_for(tmp_path, capsys, meta):
+    source, out = str(tmp_path / "in.pth"), str(tmp_path / "out.pth")
+    torch.save({"meta": meta, "state_dict": head_state().state_dict()}, source)
+    assert convention.main([source, out]) == 0
+    assert "in.pth says that it learned (w, l, h, -yaw - pi/2)" in capsys.readouterr().err
+    note = convention.note_on(load_checkpoint(out)["meta"])
+    assert note is None or "does not read; take the file of before" in note
 
 
 def test_a_checkpoint_of_mmdet3d_1_0_is_named_by_eval():

@@ -10,7 +10,7 @@ from typing import Any, Mapping
 
 import mmdet3d
 
-from ..box_convention import LEGACY, convention_of, note_on, trained_with
+from ..box_convention import LEGACY, TURNED, convention_of, note_on, trained_with
 from ..checkpoint import plain
 from ..checkpoint_read import read_file
 
@@ -34,5 +34,5 @@ def load_from_file(filename: str, map_location: Any = None) -> Any:
 def warn_of_boxes(meta: Mapping[str, Any], path: str) -> None:
     """What is assumed of a file's boxes; nothing where it and what is here are older than mmdet3d 1.0."""
     seen = trained_with(meta)
-    if seen and not seen == BOXES == LEGACY:
+    if seen and (meta.get(TURNED) or not seen == BOXES == LEGACY):
         warnings.warn("%s: %s" % (path, note_on(meta)), stacklevel=3)
