@@ -5,15 +5,17 @@ Works on the meta device too, where tensors have shapes and storages but no memo
 """
 
 import weakref
-from typing import Any, Dict, Iterable, List, Set, Tuple
+from typing import Any, Dict, Iterable, Set, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from .watched import Watched
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
+
+class LiveBytes(Watched, TorchDispatchMode):  # type: ignore[misc]
     """Bytes of every storage made in the block, from the operator that makes it until nothing holds it.
 
     What a kernel takes and gives back inside (a convolution's workspace) is not seen.
@@ -31,27 +33,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         self.peak_b, self.now_b = 0, 0
         self.peak_by_label: Dict[str, int] = {}
         self._by_label: Dict[str, int] = {}
-        self._labels: List[str] = []
-        self._hooks: List[Any] = []
         self._kept = [tensor.untyped_storage() for tensor in leave_out]
         self._seen: Set[int] = {storage._cdata for storage in self._kept}
-
-    def watch(self, module: nn.Module, label: str) -> None:
-        """Count what `module`'s forward pass makes under `label`; the innermost watched module wins."""
-
-        def enter(module: nn.Module, inputs: Any) -> None:
-            self._labels.append(label)
-
-        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._labels.pop()
-
-        self._hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-
-    def unwatch(self) -> None:
-        """Take every label off again."""
-        for hook in self._hooks:
-            hook.remove()
-        del self._hooks[:]
 
     def take_peak(self) -> Tuple[int, Dict[str, int]]:
         """(bytes, bytes by label) of the worst moment since the last call; the next peak begins here."""

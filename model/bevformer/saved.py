@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Set
 from torch import Tensor, nn
 
 from .recompute import saving_through
+from .watched import Watched
 
 
 def _storage(tensor: Tensor) -> Any:
@@ -21,7 +22,7 @@ def storage_bytes(tensor: Tensor) -> int:
     return int(storage.nbytes() if hasattr(storage, "nbytes") else len(storage) * storage.element_size())
 
 
-class SavedBytes:
+class SavedBytes(Watched):
     """Bytes saved for backward by label, each storage once, where it was saved first.
 
     >>> saved = SavedBytes(model)          # its parameters and buffers are not counted
@@ -32,11 +33,10 @@ class SavedBytes:
     """
 
     def __init__(self, *models: nn.Module) -> None:
+        super().__init__()
         self.by_label: Dict[str, int] = {}
-        self._labels: List[str] = []
         self._alive: List[Tensor] = []  # a storage's address is unique only while it lives
         self._seen: Set[int] = set()
-        self._hooks: List[Any] = []
         for model in models:
             self._leave_out(model.parameters())
             self._leave_out(model.buffers())
@@ -44,23 +44,6 @@ class SavedBytes:
     @property
     def total(self) -> int:
         return sum(self.by_label.values())
-
-    def watch(self, module: nn.Module, label: str) -> None:
-        """Count what `module` saves under `label`; the innermost watched module wins."""
-
-        def enter(module: nn.Module, inputs: Any) -> None:
-            self._labels.append(label)
-
-        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._labels.pop()
-
-        self._hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-
-    def unwatch(self) -> None:
-        """Take every label off again."""
-        for hook in self._hooks:
-            hook.remove()
-        del self._hooks[:]
 
     @contextmanager
     def counting(self, label: str) -> Iterator[None]:
