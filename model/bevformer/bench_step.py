@@ -158,12 +158,13 @@ def measure(
 
     def rows_of(taken: Dict[str, List[float]]) -> Rows:
         absent.update(("%s, %s" % (case, who), why) for who, why in lost.items())
-        kept = {who: each for who, each in facts.items() if who not in lost}
-        rows = [each for who in kept for each in rows_about(case, who, kept[who], taken.get(who, []), device)]
+        rows: Rows = []
+        for who in (each for each in names if each in facts and each not in lost):
+            rows += rows_about(case, who, facts[who], taken.get(who, []), device)
         return [dict(each, images_hw=list(size.padded_hw)) for each in rows]
 
     names = fitting(config, names, device, absent, case)
-    for contender in made_one_by_one(config, names, device, True, absent, case):
+    for contender in made_one_by_one(config, least_first(names), device, True, absent, case):
         who = contender.who
         try:
             facts[who] = described(contender, sample, device)
@@ -174,7 +175,9 @@ def measure(
         save(rows_of({}))
         recover(who, lost.get(who, "no error until it was waited for"))
     works: Dict[str, Step] = {}
-    for contender in made_one_by_one(config, list(facts), device, True, absent, case):
+    for contender in made_one_by_one(
+        config, [who for who in names if who in facts], device, True, absent, case
+    ):
         works[contender.who] = stepper(contender, sample, device)[0]
         del contender
     taken = compete(works, device, protocol, lost, lambda so_far: save(rows_of(so_far)))
@@ -184,6 +187,14 @@ def measure(
     for line in told([each for each in rows if each["unit"] == "s"]):
         talk.note(line)
     return rows
+
+
+def least_first(names: Sequence[str]) -> List[str]:
+    """The last of OPTIONS takes least memory and time.  Where a driver moves what does not fit to main memory
+    instead of refusing it (Windows, WSL), the plain one takes all the time there is.
+    """
+    known = [name for name in reversed(list(OPTIONS)) if name in names]
+    return known + [name for name in names if name not in known]
 
 
 def rows_about(

@@ -33,6 +33,20 @@ def test_a_step_of_ours_has_the_plain_ones_loss_and_less_memory(tmp_path, heard)
     assert {each["who"] for each in document["ratios"]} == {"fp32", "lean"}
 
 
+def test_the_leanest_is_measured_first_since_the_plain_one_may_take_all_the_time(
+    tmp_path, heard, monkeypatch
+):
+    order, real = [], bench_step.described
+
+    def noted(contender, sample, device):
+        order.append(contender.who)
+        return real(contender, sample, device)
+
+    monkeypatch.setattr(bench_step, "described", noted)
+    rows, _ = run("step", tmp_path, heard, "--who", "plain", "lean")
+    assert order == ["lean", "plain"] and list(rows) == ["plain", "lean"]
+
+
 def test_a_frame_of_ours_has_the_plain_ones_outputs(tmp_path, heard):
     rows, _ = run("infer", tmp_path, heard, "--who", "plain", "fp32")
     assert set(rows["fp32"]["apart"]) == {"bev", "logits", "codes"} and "apart" not in rows["plain"]
@@ -124,14 +138,18 @@ def test_memory_that_runs_out_takes_one_contender_away(
     assert document["absent"] == {"micro, plain": "out of memory"}
 
 
-@pytest.mark.parametrize("kind, module", [("step", bench_step), ("infer", bench_infer)])
-def test_what_is_cut_off_keeps_the_peak_and_the_rounds_so_far(tmp_path, heard, monkeypatch, kind, module):
+@pytest.mark.parametrize(
+    "kind, module, first", [("step", bench_step, "fp32"), ("infer", bench_infer, "plain")]
+)
+def test_what_is_cut_off_keeps_the_peak_and_the_rounds_so_far(
+    tmp_path, heard, monkeypatch, kind, module, first
+):
     kept, real = [], module.keep
     monkeypatch.setattr(module, "keep", lambda result, out: (real(result, out), kept.append(read(out))))
     run(kind, tmp_path, heard, "--who", "plain", "fp32", "--repeats", "2")
     rows = [[each for each in document["rows"] if each["unit"] == "s"] for document in kept]
     assert [[(each["who"], each["rounds"]) for each in found] for found in rows] == [
-        [("plain", 0)],
+        [(first, 0)],
         [("plain", 0), ("fp32", 0)],
         [("plain", 1), ("fp32", 1)],
         [("plain", 2), ("fp32", 2)],
