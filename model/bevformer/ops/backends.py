@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UserError
 from . import reference
 from .deform_attn import deform_attn
 from .visible import gather_visible
@@ -64,7 +64,9 @@ def known(name: str) -> str:
 
 
 def load(name: str, device_type: str, deterministic: bool = False) -> Backend:
-    """The backend of that name.  ConfigError when it is not there or gives other numbers than grid_sample."""
+    """The backend of that name.  ConfigError when it is not there or gives other numbers than grid_sample,
+    UserError when nothing can run after it.
+    """
     if known(name) == "reference":
         return REFERENCE
     try:
@@ -73,6 +75,7 @@ def load(name: str, device_type: str, deterministic: bool = False) -> Backend:
     except ConfigError:
         raise
     except Exception as error:  # a broken build raises what it likes: ImportError, RuntimeError, OSError
+        require_gpu("ops.attention=%s" % name, error)
         raise ConfigError(
             "ops.attention=%s cannot run here: %s: %s" % (name, type(error).__name__, error),
             "What it needs is missing or was built for another torch.",
@@ -86,6 +89,23 @@ def load(name: str, device_type: str, deterministic: bool = False) -> Backend:
             "Use ops.attention=reference and report this machine's `bevrepro doctor --json`.",
         )
     return backend
+
+
+def require_gpu(tried: str, failed: Exception) -> None:
+    """Raises UserError where an operator that was tried took the GPU with it, by an illegal address for one:
+    every later call of this process fails, and passing over the operator would leave the blame to those.
+    """
+    if not torch.cuda.is_initialized():
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        raise UserError(
+            "%s broke the GPU for this process: %s" % (tried, (str(failed).splitlines() or [""])[0]),
+            "Nothing can run on a GPU after such an error until the process ends.",
+            "Start again with %s=reference, and report this machine's `bevrepro doctor --json`."
+            % tried.split("=")[0],
+        ) from error
 
 
 def _loaded(name: str, device_type: str, deterministic: bool) -> Backend:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .backends import require_gpu
 from .modulated_conv import modulated_deform_conv
 
 # (input, offset, mask, weight, stride, padding, dilation) -> output
@@ -44,7 +45,9 @@ _LOADERS = {"torchvision": _torchvision, "mmcv": _mmcv}
 
 
 def load(name: str, device_type: str) -> Operator:
-    """The operator of that name.  ConfigError when it is not there or gives other numbers than ours."""
+    """The operator of that name.  ConfigError when it is not there or gives other numbers than ours,
+    UserError when nothing can run after it.
+    """
     if name == "reference":
         return modulated_deform_conv
     if name not in _LOADERS:
@@ -53,6 +56,7 @@ def load(name: str, device_type: str) -> Operator:
         operator = _LOADERS[name]()
         difference = disagreement(operator, device_type)
     except Exception as error:  # a broken wheel raises what it likes: ImportError, RuntimeError, OSError
+        require_gpu("backbone.dcn_backend=%s" % name, error)
         raise ConfigError(
             "backbone.dcn_backend=%s cannot run here: %s: %s" % (name, type(error).__name__, error),
             "Its package is missing or was built for another torch.",

@@ -10,8 +10,8 @@ import torch
 
 from bevformer.config import override, preset
 from bevformer.detector import build_model
-from bevformer.errors import ConfigError
-from bevformer.ops import backends
+from bevformer.errors import ConfigError, UserError
+from bevformer.ops import backends, dcn_backends
 from bevformer.ops.backends import REFERENCE, choose, disagreement, load
 
 CPU = torch.device("cpu")
@@ -26,6 +26,35 @@ def fresh():
 
 def broken(**changes):
     return dataclasses.replace(REFERENCE, name="broken", **changes)
+
+
+def test_one_that_breaks_the_gpu_is_named_and_not_passed_over(monkeypatch):
+    def broken_gpu(*words):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(backends, "_loaded", broken_gpu)
+    with pytest.warns(UserWarning, match="illegal memory access"):
+        assert choose("auto", "cuda") is REFERENCE  # the GPU still answers
+    choose.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", broken_gpu)
+    for name in ("auto", "triton"):
+        with pytest.raises(
+            UserError, match="^ops.attention=triton broke the GPU .* was encountered\n"
+        ) as seen:
+            choose(name, "cuda")
+        assert not isinstance(seen.value, ConfigError) and "ops.attention=reference" in seen.value.do
+
+
+def test_a_convolution_that_breaks_the_gpu_is_named(monkeypatch):
+    def broken_gpu(*words):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", broken_gpu)
+    monkeypatch.setitem(dcn_backends._LOADERS, "mmcv", broken_gpu)
+    with pytest.raises(UserError, match="^backbone.dcn_backend=mmcv broke the GPU"):
+        dcn_backends.load("mmcv", "cuda")
 
 
 def test_grid_sample_agrees_with_itself():
