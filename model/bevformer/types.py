@@ -7,13 +7,15 @@ box in the lidar frame is -yaw - pi/2 (facts: bevformer.md, Data and ego motion)
 """
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .data.distortion import Distortion
+
+if TYPE_CHECKING:  # what only reads or writes infos runs without torch, and starts in a fifth of the time
+    import torch
+    from torch import Tensor
 
 CLASSES = (
     "car",
@@ -57,7 +59,7 @@ class Frame:
     what was drawn for each camera, if anything.
     """
 
-    images_NCHW: Tensor
+    images_NCHW: "Tensor"
     meta: FrameMeta
     distortions: Tuple[Distortion, ...] = ()
 
@@ -66,8 +68,8 @@ class Frame:
 class GroundTruth:
     """boxes (G, 9) float32 as in the module's docstring (velocity may be NaN), labels (G,) int64."""
 
-    boxes_G9: Tensor
-    labels_G: Tensor
+    boxes_G9: "Tensor"
+    labels_G: "Tensor"
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ class Sample:
 class Detections:
     """Decoded boxes of one frame: boxes (K, 9) gravity-centred, scores (K,), labels (K,)."""
 
-    boxes_K9: Tensor
-    scores_K: Tensor
-    labels_K: Tensor
+    boxes_K9: "Tensor"
+    scores_K: "Tensor"
+    labels_K: "Tensor"
 
     def cpu(self) -> "Detections":
         return Detections(self.boxes_K9.cpu(), self.scores_K.cpu(), self.labels_K.cpu())
@@ -98,10 +100,12 @@ class VideoMemory:
     """
 
     scene_token: str
-    bev_BQC: Optional[Tensor]
+    bev_BQC: Optional["Tensor"]
     position_m: np.ndarray
     yaw_deg: float
 
 
-def empty_truth(device: Optional[torch.device] = None) -> GroundTruth:
+def empty_truth(device: Optional["torch.device"] = None) -> GroundTruth:
+    import torch
+
     return GroundTruth(torch.zeros(0, 9, device=device), torch.zeros(0, dtype=torch.int64, device=device))

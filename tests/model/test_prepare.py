@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -252,6 +253,12 @@ def test_a_dry_run_writes_nothing_and_names_the_files(root, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["frames"] == {"train": 5, "val": 3} and not (tmp_path / "out").exists()
     assert result["files"]["val"] == split_file(tmp_path / "out", "val")
+
+
+def test_infos_are_made_and_converted_without_torch():
+    code = "import sys; sys.modules['torch'] = None; import bevformer.data.prepare, bevformer.data.convert"
+    model = str(Path(__file__).parents[2] / "model")
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": model})
 
 
 def test_a_folder_that_cannot_be_made_is_a_disk_error(root, tmp_path):
