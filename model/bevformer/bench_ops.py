@@ -231,8 +231,8 @@ def _run(case: Case, backend: Backend, device: torch.device) -> Callable[[], Dic
     """One round of a contender: seconds by what was done.
 
     What it made is let go when the clock has stopped: the allocator may take that as the occasion to give the
-    kernel back what the contender before has left.  10 MB of grid_sample's took half a millisecond, as long as
-    another's whole attention.
+    kernel back what the contender before has left.  10 MB of grid_sample's took half a millisecond, as long
+    as another's whole attention.
     """
     made: List[Any] = []
 
