@@ -11,6 +11,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -78,8 +79,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def processes(jobs: int, cpus: int, memory_gib: float) -> int:
-    """As many as there are processors for, and as fit on the GPU."""
+    """As many as there are processors for, and as fit on the GPU; one where it takes no second."""
+    if takes_one_process():
+        return 1
     return max(1, min(jobs, cpus, MOST, int(0.8 * memory_gib / PROCESS_GIB)))
+
+
+def takes_one_process() -> bool:
+    """Whether a GPU is in compute mode Exclusive_Process, as clusters set it; False where nobody says."""
+    question = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(question, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"Exclusive" in told.stdout
 
 
 def cpus() -> int:

@@ -52,8 +52,18 @@ def test_bf16_is_compiled_before_fp16_and_deterministic_kernels_after_the_others
     "jobs, cpus, gib, count",
     [(40, 16, 78, 16), (40, 64, 139, 16), (40, 16, 24, 7), (3, 8, 78, 3), (9, 1, 2, 1)],
 )
-def test_there_are_as_many_processes_as_processors_and_the_gpu_have_room_for(jobs, cpus, gib, count):
+def test_there_are_as_many_processes_as_cpus_and_the_gpu_have_room_for(monkeypatch, jobs, cpus, gib, count):
+    monkeypatch.setattr(gpu_warm, "takes_one_process", lambda: False)
     assert gpu_warm.processes(jobs, cpus, gib) == count
+
+
+@pytest.mark.parametrize("mode, count", [("Exclusive_Process", 1), ("Default", 16), (None, 16)])
+def test_a_gpu_that_takes_one_process_gets_one(tmp_path, monkeypatch, mode, count):
+    if mode is not None:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho %s\n" % mode)
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", "%s:/bin" % tmp_path if mode else str(tmp_path))
+    assert gpu_warm.processes(40, 16, 80.0) == count
 
 
 def ended(result):
