@@ -486,14 +486,6 @@ struct Groups {
   }
 };
 
-template <class Use>
-INLINE void with_size(int64_t size, Use use) {
-  if (size == 4) return use(std::integral_constant<int, 4>());
-  if (size == 8) return use(std::integral_constant<int, 8>());
-  if (size == 32) return use(std::integral_constant<int, 32>());
-  use(std::integral_constant<int, 0>());
-}
-
 // Softmax over each group of SIZE of the n numbers.
 template <class A, int SIZE>
 INLINE void softmax(const A* __restrict logit, A* __restrict x, int n) {
@@ -615,13 +607,13 @@ INLINE void read_samples(const Call& c, int64_t start, int n, int to, Samples<A>
 
 template <class A>
 void weigh(const Call& c, int n, Samples<A>& s) {
-  const int64_t group = c.softmax_levels * c.points_per_level;
-  with_size(group, [&](auto size) {
-    if constexpr (size() != 0)
-      softmax<A, size()>(s.logit, s.weight, n);
-    else
-      softmax_any(s.logit, s.weight, n, int(group));
-  });
+  const int size = int(c.softmax_levels * c.points_per_level);
+  switch (size) {
+    case 4: return softmax<A, 4>(s.logit, s.weight, n);
+    case 8: return softmax<A, 8>(s.logit, s.weight, n);
+    case 32: return softmax<A, 32>(s.logit, s.weight, n);
+    default: return softmax_any(s.logit, s.weight, n, size);
+  }
 }
 
 // --- forward -------------------------------------------------------------------------------------------------
@@ -824,6 +816,30 @@ struct Gradients {
   alignas(64) A x[MAX_SAMPLES], y[MAX_SAMPLES], logit[MAX_SAMPLES];
 };
 
+// Softmax's own backward pass: from grad, less its mean over the group, times the weight, to grad.  weighted:
+// grad times weight.
+template <class A, int SIZE>
+INLINE void through_softmax(const A* __restrict weight, const A* __restrict weighted, A* __restrict grad, int n) {
+  typedef Groups<A, SIZE> G;
+  for (int g = 0; g < padded(n); g += G::N * G::W) {
+    typename G::V v[G::N];
+    for (int k = 0; k < G::N; ++k) v[k] = load<A, G::W>(weighted + g + k * G::W);
+    const typename G::V mean = G::sum(v);
+    for (int i = g; i < g + G::N * G::W; i += G::W)
+      store<A, G::W>(grad + i, load<A, G::W>(weight + i) * (load<A, G::W>(grad + i) - mean));
+  }
+}
+
+template <class A>
+void through_softmax_any(const A* __restrict weight, const A* __restrict weighted, A* __restrict grad, int n,
+                         int size) {
+  for (int g = 0; g < n; g += size) {
+    A mean = weighted[g];
+    for (int i = g + 1; i < g + size; ++i) mean += weighted[i];
+    for (int i = g; i < g + size; ++i) grad[i] = weight[i] * (grad[i] - mean);
+  }
+}
+
 // From the products to the gradients of x, y and logit, of samples 0 .. n - 1.
 template <class A>
 void finish(const Call& c, int n, const Samples<A>& s, const A* __restrict dots, Gradients<A>& to) {
@@ -839,25 +855,13 @@ void finish(const Call& c, int n, const Samples<A>& s, const A* __restrict dots,
     weighted[i] = weight * sample;
   }
   for (int i = n; i < padded(n); ++i) to.logit[i] = weighted[i] = 0;
-  const int group = int(c.softmax_levels * c.points_per_level);
-  with_size(group, [&](auto size) {
-    if constexpr (size() != 0) {
-      typedef Groups<A, size()> G;
-      for (int g = 0; g < padded(n); g += G::N * G::W) {
-        typename G::V v[G::N];
-        for (int k = 0; k < G::N; ++k) v[k] = load<A, G::W>(weighted + g + k * G::W);
-        const typename G::V mean = G::sum(v);
-        for (int i = g; i < g + G::N * G::W; i += G::W)
-          store<A, G::W>(to.logit + i, load<A, G::W>(s.weight + i) * (load<A, G::W>(to.logit + i) - mean));
-      }
-    } else {
-      for (int g = 0; g < n; g += group) {
-        A mean = weighted[g];
-        for (int i = g + 1; i < g + group; ++i) mean += weighted[i];
-        for (int i = g; i < g + group; ++i) to.logit[i] = s.weight[i] * (to.logit[i] - mean);
-      }
-    }
-  });
+  const int size = int(c.softmax_levels * c.points_per_level);
+  switch (size) {
+    case 4: return through_softmax<A, 4>(s.weight, weighted, to.logit, n);
+    case 8: return through_softmax<A, 8>(s.weight, weighted, to.logit, n);
+    case 32: return through_softmax<A, 32>(s.weight, weighted, to.logit, n);
+    default: return through_softmax_any(s.weight, weighted, to.logit, n, size);
+  }
 }
 
 // A row visited: `visit` of the pairs in spatial attention, else the row's number within its map.
@@ -939,7 +943,8 @@ struct Backward {
     Gradients<A> gradients;
     const int n = count * part.count;
     for (int k = 0; k < count; ++k)
-      read_samples(c, (visits[k].row * c.heads + head) * job.samples + part.first, part.count, k * part.count, samples);
+      read_samples(c, (visits[k].row * c.heads + head) * job.samples + part.first, part.count, k * part.count,
+                   samples);
     weigh(c, n, samples);
     place_samples(part, n, references, samples);
     for (int k = 0; k < count; ++k) {
