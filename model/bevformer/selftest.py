@@ -8,6 +8,7 @@ was asked for, by name or by the target that this environment was built for.
 """
 
 import argparse
+import faulthandler
 import importlib
 import importlib.util
 import json
@@ -44,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
         "--json", action="store_true", help="a JSON object per line, as named checks print it"
     )
     args = parser.parse_args(argv)
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # a library of another machine ends the interpreter: this says in which check
     if args.checks:
         rows = [_run(name, True, _print_json) for name in args.checks]
     else:

@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +58,27 @@ def test_a_package_that_is_missing_fails_its_check_only(capsys):
     assert selftest.main(["no-such-check", "torch"]) == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["ok"] for row in rows] == [False, True]
+
+
+DYING = """
+import os, signal, sys
+from bevformer import selftest
+selftest.dies = lambda: os.kill(os.getpid(), signal.SIGBUS)
+selftest.CHECKS["torch"] = "selftest:dies"
+selftest.main(["torch"])
+"""
+
+
+def test_a_check_that_ends_the_interpreter_is_named():
+    """As an operator library does that is cut off, or of another processor."""
+    done = subprocess.run(
+        [sys.executable, "-c", DYING],
+        env={**os.environ, "PYTHONPATH": str(Path(selftest.__file__).parents[1])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGBUS
+    assert "Bus error" in done.stderr and "in <lambda>" in done.stderr and "selftest.py" in done.stderr
 
 
 def no_mmcv():
