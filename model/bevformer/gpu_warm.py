@@ -134,8 +134,9 @@ def compiled(job: Job) -> float:
 
 def run(job: Job, device: torch.device) -> None:
     """Launch the job's kernels on the benchmarks' own inputs."""
-    from .ops.triton_backend import make
+    from .ops.triton_backend import find_cache, make
 
+    find_cache()
     backend = make(job.deterministic)
     if job.kind == EXAMPLE:
         disagreement(backend, device.type)

@@ -6,6 +6,9 @@ Letters as in `deform_attn.py` and `reference.py`.
 import functools
 import importlib
 import os
+import stat
+import tempfile
+import warnings
 from typing import Optional, Sequence, Tuple
 
 import torch
@@ -29,7 +32,45 @@ def load(device_type: str, deterministic: bool = False) -> Backend:
     obstacle = _obstacle(device_type)
     if obstacle is not None:
         raise ConfigError("ops.attention=triton cannot run here: " + obstacle[0], obstacle[1], _REFERENCE)
+    find_cache()
     return make(deterministic)
+
+
+def find_cache() -> None:
+    """Triton does not run where it cannot write what it compiled (a home that is read-only, or nobody's).
+    There it gets a folder of the user's own among temporary ones, by TRITON_CACHE_DIR; that is warned of.
+    """
+    if os.environ.get("TRITON_CACHE_DIR"):
+        return
+    home = os.environ.get("TRITON_HOME") or os.path.expanduser("~")
+    usual = os.path.join(home, ".triton", "cache")
+    if _writable(usual):
+        return
+    folder = os.path.join(tempfile.gettempdir(), "bevformer-triton-%d" % os.getuid())
+    os.environ["TRITON_CACHE_DIR"] = folder = folder if _own(folder) else tempfile.mkdtemp()
+    warnings.warn(
+        "Triton cannot write %s, so it keeps its kernels in %s. Set TRITON_CACHE_DIR to a folder that stays."
+        % (usual, folder),
+        stacklevel=2,
+    )
+
+
+def _writable(folder: str) -> bool:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _own(folder: str) -> bool:
+    """Made, or there and nobody else's: what lies in a cache is run."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def make(deterministic: bool) -> Backend:

@@ -2,7 +2,9 @@
 
 import ast
 import itertools
+import os
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -38,6 +40,42 @@ def test_without_a_gpu_there_is_nothing_to_compile_for(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ConfigError, match="torch sees no GPU"):
         triton_backend.load("cuda")
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """A home in which nothing can be made, and the folder for temporary ones."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")
+    monkeypatch.setenv("TRITON_HOME", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_where_triton_cannot_write_its_cache_it_gets_the_same_folder_every_time(no_cache, monkeypatch):
+    folders = []
+    for _ in range(2):
+        monkeypatch.setenv("TRITON_CACHE_DIR", "")
+        with pytest.warns(UserWarning, match="cannot write /dev/null/.triton/cache"):
+            triton_backend.find_cache()
+        folders.append(os.environ["TRITON_CACHE_DIR"])
+    assert folders[0] == folders[1] and os.stat(folders[0]).st_mode & 0o777 == 0o700
+    triton_backend.find_cache()  # one that is named is left as it is
+    assert os.environ["TRITON_CACHE_DIR"] == folders[0]
+
+
+def test_a_folder_that_others_can_write_is_no_cache(no_cache):
+    (no_cache / ("bevformer-triton-%d" % os.getuid())).mkdir()
+    (no_cache / ("bevformer-triton-%d" % os.getuid())).chmod(0o777)
+    with pytest.warns(UserWarning, match="TRITON_CACHE_DIR"):
+        triton_backend.find_cache()
+    assert "bevformer-triton" not in os.environ["TRITON_CACHE_DIR"]
+
+
+def test_a_cache_that_can_be_written_stays_tritons(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")
+    monkeypatch.setenv("TRITON_HOME", str(tmp_path))
+    triton_backend.find_cache()
+    assert os.environ["TRITON_CACHE_DIR"] == "" and (tmp_path / ".triton/cache").is_dir()
 
 
 def constants_of(function):
