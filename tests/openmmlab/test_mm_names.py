@@ -55,6 +55,19 @@ def test_a_name_that_nobody_knows_is_a_sentence_with_what_is_close():
             build(ConfigDict(type=key))
 
 
+@pytest.mark.parametrize(
+    "build, key",
+    [
+        (mmdet3d.models.build_model, "BEVFormerV2"),
+        (mmdet3d.datasets.build_dataset, "CustomNuScenesDatasetV2"),
+        (mmdet3d.models.build_head, "BEVFormerHead_GroupDETR"),
+    ],
+)
+def test_the_second_version_is_told_as_one_and_not_as_a_slip(build, key):
+    with pytest.raises(ConfigError, match="%s belongs to BEVFormer v2(.|\n)*own plugin" % key):
+        build(ConfigDict(type=key))
+
+
 def test_who_only_asks_gets_none():
     assert PIPELINES.get("Nothing") is None and "Nothing" not in PIPELINES
     assert get_loading_pipeline([dict(type="CustomCollect3D"), dict(type="LoadAnnotations3D")])

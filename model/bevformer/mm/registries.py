@@ -16,6 +16,12 @@ PARTS = (
     "PerceptionTransformer BEVFormerEncoder BEVFormerLayer TemporalSelfAttention SpatialCrossAttention"
     " MSDeformableAttention3D DetectionTransformerDecoder CustomMSDeformableAttention"
 ).split()
+# What upstream's files of the second version name and the first has not: no slip of somebody's pen.
+SECOND = (
+    "BEVFormerV2 BEVFormerHead_GroupDETR PerceptionTransformerV2 PerceptionTransformerBEVEncoder"
+    " GroupMultiheadAttention CustomNuScenesDatasetV2 NuscenesDD3D DD3DMapper CropResizeFlipImage"
+    " GlobalRotScaleTransImage SmoothL1Cost"
+).split()
 # Builders that do not go through build_from_cfg: they ask whether the name is there and raise a KeyError of
 # their own where it is not.  (module, registry, function)
 ASKING = (
@@ -97,6 +103,12 @@ def unknown(key: str, where: str, known: Iterable[str], what: str = "type") -> B
             "%s: %s is not built alone" % (where, key),
             "It is a part of the bundled BEVFormerHead, which reads its whole section.",
             "Build BEVFormer or BEVFormerHead; a head of your own needs upstream's plugin.",
+        )
+    if key in SECOND:
+        return BadName(
+            "%s: %s belongs to BEVFormer v2" % (where, key),
+            "The bundled model is the first version; another name would be another network.",
+            "Run this file with upstream's own plugin and plugin_dir, without bevformer.mm.register.",
         )
     near = difflib.get_close_matches(key, sorted(set(known)), 3, 0.6)
     return BadName(
