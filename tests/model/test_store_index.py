@@ -182,13 +182,22 @@ def test_without_a_cache_a_tar_is_read_all_the_same(tmp_path, monkeypatch):
     assert open_store([str(make(tmp_path / "a.tar"))]).read(PICTURE) == FILES[PICTURE]
 
 
-def test_a_killed_writer_leaves_no_index_and_no_litter_that_counts(tmp_path, cache):
+def test_what_a_killed_writer_left_goes_with_the_next_index_and_one_at_work_stays(tmp_path, cache):
     archive = make(tmp_path / "a.tar")
+    place = index_cache.place(str(archive))
     pid = os.fork()
     if not pid:
-        index_cache.keep(index_cache.place(str(archive)), lambda out: os._exit(9))
+        index_cache.keep(place, lambda out: os._exit(9))
     os.waitpid(pid, 0)
-    assert open_store([str(archive)]).read(PICTURE) == FILES[PICTURE]
+    (left,) = Path(place).parent.glob("part-*")
+
+    def meanwhile(out):
+        assert open_store([str(archive)]).read(PICTURE) == FILES[PICTURE]
+        Path(out).write_bytes(b"mine")
+
+    index_cache.keep(place + ".other", meanwhile)
+    assert Path(place + ".other").read_bytes() == b"mine" and os.path.exists(place)
+    assert not left.exists() and not list(Path(place).parent.glob("part-*"))
 
 
 @pytest.fixture

@@ -6,12 +6,16 @@ cut, damaged or written by somebody else, so nothing of it is believed: it has t
 its SHA-256 has to fit, and every place, name and slot is checked.  What does not hold is made again.
 """
 
+import contextlib
+import fcntl
+import glob
 import hashlib
 import os
+import shutil
 import struct
 import sys
 import tempfile
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 from .members import Members
 
@@ -129,7 +133,49 @@ def keep(where: str, make: Callable[[str], None]) -> None:
     """`make` writes the file of the name it is given; it appears at `where` whole.  Raises OSError."""
     folder = os.path.dirname(where)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as work:
+    with _part(folder) as work:
         part = os.path.join(work, "index")
         make(part)
         os.replace(part, where)
+
+
+@contextlib.contextmanager
+def _part(folder: str) -> Iterator[str]:
+    """A new folder in `folder`, locked while it is written to: what nobody holds is of a killed program."""
+    for left in glob.glob(os.path.join(glob.escape(folder), "part-*")):
+        held = _lock(left, fcntl.LOCK_NB)
+        if held is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+    work, held = _locked(folder)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _locked(folder: str) -> Tuple[str, Optional[int]]:
+    """Another program may see it before it is locked, and take it away."""
+    while True:
+        work = tempfile.mkdtemp(dir=folder, prefix="part-")
+        held = _lock(work)
+        if os.path.isdir(work):
+            return work, held
+        if held is not None:
+            os.close(held)
+
+
+def _lock(folder: str, how: int = 0) -> Optional[int]:
+    """What holds the lock until it is closed; None: another holds it, or there are no locks here."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | how)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
