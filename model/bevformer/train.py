@@ -21,6 +21,7 @@ from torch import nn
 
 from . import record
 from .amp import LossScale, check_precision, choose_precision
+from .ceiling import hold
 from .checkpoint import load_weights
 from .config import Config, override
 from .errors import ConfigError, DataError
@@ -281,6 +282,9 @@ def _run_ranks(
             "With data.label_every = %d none of a scene's frames is labelled." % config.data.label_every,
         )
     device = local_device(bool(options.gpus))
+    held = hold(device) if options.memory != OFF else None
+    if held:
+        talk.note(held)
     rungs = rungs_at_start(options, config, resumed)
     precision = choose_precision(asked_precision(options.amp, rungs), config.schedule, device)
     check_precision(resumed, precision)
