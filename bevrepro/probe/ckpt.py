@@ -14,9 +14,8 @@ from bevrepro.probe.pickles import DAMAGE, Refused, TorchUnpickler, Weights, bou
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch < 1.6 (torch/serialization.py)
-MAX_DIRECTORY_B = (
-    1 << 25
-)  # keys and shapes, not weights: 0.3 MiB of base with its optimiser, half a minute to read
+# Keys and shapes, not weights: 0.3 MiB of base with its optimiser, half a minute to read at most.
+MAX_DIRECTORY_B = 1 << 25
 BROKEN = (*DAMAGE, zipfile.BadZipFile, NotImplementedError)
 
 
