@@ -281,10 +281,7 @@ def _run_ranks(
             "the infos hold no frame to train on",
             "With data.label_every = %d none of a scene's frames is labelled." % config.data.label_every,
         )
-    device = local_device(bool(options.gpus))
-    held = hold(device) if options.memory != OFF else None
-    if held:
-        talk.note(held)
+    device = _device(options, talk)
     rungs = rungs_at_start(options, config, resumed)
     precision = choose_precision(asked_precision(options.amp, rungs), config.schedule, device)
     check_precision(resumed, precision)
@@ -317,6 +314,14 @@ def _run_ranks(
         gradients=build_gradients(config.ops.gradients),
     )
     return train_into(config, options, job, talk, init, validator, _checked(job, options, resumed, talk))
+
+
+def _device(options: Options, talk: Talk) -> torch.device:
+    device = local_device(bool(options.gpus))
+    held = hold(device) if options.memory != OFF else None
+    if held:
+        talk.note(held)
+    return device
 
 
 def _load_weights(
